@@ -1,0 +1,1 @@
+"""What the Pyramidal Recurrent Unit is: configuration, layers, language model, vocabulary, file contracts."""

@@ -1,0 +1,170 @@
+"""`python -m training train | evaluate | presets`: from a corpus to a checkpoint in a terminal.
+
+Boundary: arguments in, lines on the terminal out. Errors of this project end as one line and exit status 2.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from model.checkpoint import load_checkpoint
+from model.errors import ConfigurationError, PRUError, TrainingError
+from model.language_model import LanguageModel
+from model.vocabulary import Vocabulary
+from training.corpus import SPLITS, load_corpus, read_text
+from training.evaluate import evaluate
+from training.presets import PRESETS, find_preset
+from training.progress import TerminalObserver
+from training.trainer import Data, Trainer, is_occupied
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate PRU language models.")
+
+DataOption = Annotated[
+    str,
+    typer.Option("--data", help="ptb or wikitext-2 (fetched once), or a folder with train.txt, valid.txt, test.txt."),
+]
+
+
+@app.command()
+def train(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+    preset: Annotated[str, typer.Option(help="Architecture and recipe; `presets` lists them.")] = "small",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of the preset's.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and dropout.")] = 1,
+    max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time; --resume goes on.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in --out.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store the checkpoint's weights as float16.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")] = None,
+) -> None:
+    """Train a model. Ctrl-C and --max-minutes stop it so that --resume goes on exactly."""
+    chosen = find_preset(preset)
+    if is_occupied(out) and not resume:
+        raise TrainingError(f"{out} already holds a run; give --resume to go on with it, or another --out folder")
+    if threads:
+        torch.set_num_threads(threads)
+    corpus = load_corpus(data)
+    vocabulary = Vocabulary.from_lines(corpus.train, corpus.convention)
+    train_ids, valid_ids, test_ids = (
+        vocabulary.encode_lines(lines) for lines in (corpus.train, corpus.valid, corpus.test)
+    )
+    recipe = chosen.recipe.model_copy(update={"epochs": epochs} if epochs else {})
+    trainer = Trainer(
+        chosen.config(len(vocabulary)),
+        recipe,
+        Data(corpus.name, dict(corpus.sha256), vocabulary, train_ids, valid_ids, test_ids),
+        out,
+        preset=preset,
+        seed=seed,
+        half=half,
+    )
+    if resume:
+        trainer.resume()
+    console = Console(stderr=True)
+    deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
+    with _interruptible() as interrupted, TerminalObserver(console) as observer:
+        finished = trainer.run(
+            observer, lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)
+        )
+    if not finished and interrupted():
+        raise TrainingError(f"interrupted; {out} holds everything so far, and --resume goes on")
+    console.print(f"{'finished' if finished else 'time is up, --resume goes on'}; the checkpoint is {out}")
+
+
+@contextmanager
+def _interruptible() -> Iterator["_Interrupted"]:
+    """Note Ctrl-C instead of raising: an exception in the middle of an update would leave half of it done."""
+    interrupted = _Interrupted()
+    before = signal.signal(signal.SIGINT, interrupted.note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Interrupted:
+    def __init__(self) -> None:
+        self.noted = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.noted = True
+
+    def __call__(self) -> bool:
+        return self.noted
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
+    data: DataOption = "",
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    text: Annotated[Path | None, typer.Option(help="A file in the corpus's own tokens, instead of --data.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
+) -> None:
+    """Perplexity of a checkpoint on one stream of text, every token and line end scored."""
+    if split not in SPLITS:
+        raise ConfigurationError(f"--split must be one of {', '.join(SPLITS)}, not {split}")
+    if bool(data) == (text is not None):
+        raise ConfigurationError("give the text to evaluate on by --data or by --text")
+    model, vocabulary, _ = load_checkpoint(checkpoint)
+    if text is not None:
+        name, lines = str(text), read_text(text).splitlines()
+    else:
+        corpus = load_corpus(data)
+        name, lines = f"{corpus.name} {split}", getattr(corpus, split)
+    ids = vocabulary.encode_lines(lines)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=len(ids))
+        result = evaluate(model, ids, vocabulary.eos_id, advance=lambda done: progress.advance(task, done))
+    if as_json:
+        print(json.dumps({"data": name, "tokens": result.tokens, "perplexity": result.perplexity}))
+    else:
+        Console().print(f"{name}: perplexity {result.perplexity:.2f} over {result.tokens:,} tokens")
+
+
+@app.command()
+def presets(
+    vocabulary_size: Annotated[int, typer.Option(min=2, help="Words, for the parameter counts.")] = 10_000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a preset, for programs.")] = False,
+) -> None:
+    """List the presets with their parameter counts."""
+    table = Table("preset", "model", "million parameters", "recipe", title=f"vocabulary of {vocabulary_size:,} words")
+    for preset in PRESETS.values():
+        with torch.device("meta"):
+            model = LanguageModel(preset.config(vocabulary_size))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        recipe = preset.recipe
+        if as_json:
+            print(json.dumps({"preset": preset.name, "summary": preset.summary, "parameters": parameters,
+                              "recipe": recipe.model_dump(mode="json")}))
+        table.add_row(
+            preset.name,
+            preset.summary,
+            f"{parameters / 1e6:.2f}",
+            f"{recipe.optimizer}, rate {recipe.learning_rate:g}, {recipe.epochs} epochs of "
+            f"{recipe.batch_size} x {recipe.bptt}, dropout {recipe.dropout:g}",
+        )
+    if not as_json:
+        Console().print(table)
+
+
+def main() -> None:
+    """Run the command line; an error of this project is one line and exit status 2."""
+    try:
+        app()
+    except PRUError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        raise SystemExit(2) from None

@@ -1,0 +1,63 @@
+"""Cross entropy of a tied softmax, computed in chunks of rows so that the full logits never exist.
+
+Boundary: hidden vectors, the decoder's weight and bias, and target ids in; the mean loss out.
+
+For 33,278 words the logits of one batch are larger than the whole model, and reading and writing them several times
+costs more than the products. Here a chunk's gradient is made in the forward pass while its probabilities are still in
+the cache: two passes over a chunk, three products, and memory for one chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROWS = 512
+"""Rows a chunk. 512 rows of 33,278 bfloat16 probabilities are 34 MB."""
+
+
+class TiedCrossEntropy(torch.autograd.Function):
+    """`forward(hidden [N, E], weight [V, E], bias [V], targets [N]) -> mean loss` in nats a target.
+
+    Products run in the dtype of `hidden`; loss and accumulated gradients have the dtype of `weight`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        rows = len(targets)
+        w, b = weight.detach().to(hidden.dtype), bias.detach().to(hidden.dtype)
+        # Written again by every chunk: fresh memory of this size costs more in page faults than the products.
+        buffer = hidden.new_empty(min(rows, ROWS), len(w))
+        product = torch.empty_like(w)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight)
+        grad_bias = torch.zeros_like(bias)
+        loss = torch.zeros((), dtype=weight.dtype, device=hidden.device)
+        for h, grad_h, target in zip(*(x.split(ROWS) for x in (hidden, grad_hidden, targets)), strict=True):
+            probabilities = torch.addmm(b, h, w.t(), out=buffer[: len(h)])
+            torch.softmax(probabilities, dim=-1, out=probabilities)
+            at_target = torch.arange(len(h), device=h.device), target
+            of_target = probabilities[at_target]
+            loss -= of_target.to(weight.dtype).clamp_min(1e-38).log_().sum()
+            # The gradient of the logits is (probabilities - one hot) / N, made in place; 1 / N is applied last.
+            probabilities[at_target] = of_target - 1
+            torch.mm(probabilities, w, out=grad_h)
+            grad_weight += torch.mm(probabilities.t(), h, out=product)
+            grad_bias += probabilities.sum(dim=0)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.rows = rows
+        return loss / rows
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        scale = grad_outputs[0] / ctx.rows
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        return grad_hidden * scale, grad_weight.mul_(scale), grad_bias.mul_(scale), None
+
+
+def tied_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-likelihood of `targets [N]` given `hidden [N, E]`, for a softmax with `weight [V, E]`."""
+    loss: Tensor = TiedCrossEntropy.apply(hidden, weight, bias, targets)
+    return loss

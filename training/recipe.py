@@ -1,0 +1,72 @@
+"""How a model is trained, as plain, validated data, and the optimiser and learning rates that follow from it.
+
+Boundary: settings and schedules. The loop that uses them is `training.trainer`.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+
+class Optimizer(StrEnum):
+    """Optimiser and the schedule that belongs to it."""
+
+    ADAMW = "adamw"
+    """AdamW, one cycle: a linear rise over `warmup` of all steps, then half a cosine down to 1% of the rate."""
+    SGD = "sgd"
+    """Plain SGD: a constant rate for `1 - decay` of all steps, then a straight line down to 2% of it."""
+
+
+class Recipe(BaseModel):
+    """Everything that decides a training run besides the architecture, the data and the seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    optimizer: Optimizer
+    learning_rate: float = Field(gt=0)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    bptt: int = Field(ge=1)
+    """Steps that a gradient reaches back; state is carried beyond."""
+    dropout: float = Field(ge=0, lt=1)
+    clip: float = Field(gt=0)
+    """Largest norm of the gradient of all parameters together."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: float = Field(default=0.25, gt=0, lt=1)
+    decay: float = Field(default=0.6, gt=0, le=1)
+    bfloat16: bool = True
+    """Run the products in bfloat16; parameters, state and optimiser stay float32."""
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all of a model's parameters."""
+    if recipe.optimizer is Optimizer.SGD:
+        return torch.optim.SGD(
+            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+    """Learning rate of update `step` (from 0) of `total`."""
+    done = step / total
+    if recipe.optimizer is Optimizer.SGD:
+        constant = 1 - recipe.decay
+        return recipe.learning_rate * (1 if done < constant else 1 - 0.98 * (done - constant) / recipe.decay)
+    if done < recipe.warmup:
+        # One step in: the first update of all would otherwise have a rate of 0.
+        return recipe.learning_rate * (step + 1) / (recipe.warmup * total + 1)
+    falling = (done - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling)))

@@ -1,0 +1,106 @@
+"""Everything a run needs to go on exactly where it stopped, in one file that is written whole or not at all.
+
+Boundary: tensors and a description to `resume.safetensors` and back. What the run does with them is `training.trainer`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from model.errors import TrainingError
+from model.files import write_atomically
+from model.language_model import LanguageModel
+
+FILE = "resume.safetensors"
+
+
+@dataclass
+class Position:
+    """Where a run stands: the next segment to read, and what was summed up so far."""
+
+    epoch: int = 0
+    segment: int = 0
+    step: int = 0
+    loss: float = 0.0
+    """Sum of the epoch's losses, each weighed by its tokens."""
+    tokens: int = 0
+    """Tokens of the epoch that were read."""
+    seconds: float = 0.0
+    """Time spent training, evaluation included, over all parts of the run."""
+    epoch_seconds: float = 0.0
+    """The part of `seconds` spent training in this epoch."""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """One entry for each finished epoch."""
+
+
+def save_resume(
+    folder: Path,
+    identity: dict[str, Any],
+    position: Position,
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    state: Tensor,
+) -> None:
+    """Write model, optimiser, random generator, carried state and position; `identity` says which run it is."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
+    tensors |= {"random": torch.get_rng_state(), "state": state}
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    metadata = {"identity": json.dumps(identity), "position": json.dumps(asdict(position))}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FILE, save(contiguous, metadata))
+
+
+def load_resume(
+    folder: Path, identity: dict[str, Any], model: LanguageModel, optimizer: torch.optim.Optimizer
+) -> tuple[Position, Tensor]:
+    """Put everything back in place; return the position and the carried state `[B, S]`.
+
+    Raises `TrainingError` when there is nothing to resume, or when data, model, recipe or seed are not those of the
+    run that stopped (the message names what differs).
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise TrainingError(f"{path} is missing, so there is nothing to resume; leave --resume out to start afresh")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        then = json.loads(metadata["identity"])
+        position = Position(**json.loads(metadata["position"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}); delete it and start afresh") from None
+    if then != identity:
+        raise TrainingError(f"{folder} holds another run: {_difference(then, identity)}; use another --out folder")
+    model.load_state_dict(_below(tensors, "model."))
+    optimizer_state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below(tensors, "optimizer.").items():
+        index, key = name.split(".")
+        optimizer_state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(
+        {"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    torch.set_rng_state(tensors["random"])
+    return position, tensors["state"]
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _difference(then: Any, now: Any, path: str = "") -> str:
+    """First place where two JSON values differ, in words."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted(then.keys() | now.keys()):
+            if then.get(key) != now.get(key):
+                return _difference(then.get(key), now.get(key), f"{path}.{key}" if path else key)
+    return f"{path} was {json.dumps(then)} and is now {json.dumps(now)}"

@@ -1,4 +1,4 @@
-"""The checkpoint contract between training and export: a folder with a configuration, weights, a vocabulary and a record.
+"""The checkpoint contract between training and export: a folder with configuration, weights, vocabulary and record.
 
     config.json         {"format_version": 1, "model": {...}}
     model.safetensors   weights by name, float32 or float16

@@ -6,6 +6,7 @@ Training settings (dropout, optimiser, schedule) are not part of the architectur
 
 from __future__ import annotations
 
+import itertools
 import math
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ class ModelConfig(BaseModel):
     def layer_sizes(self) -> tuple[LayerSize, ...]:
         """Input and output length of every layer, first to last."""
         edges = [self.embedding_size, *[self.hidden_size] * (self.layers - 1), self.embedding_size]
-        return tuple(LayerSize(n, m) for n, m in zip(edges, edges[1:], strict=False))
+        return tuple(LayerSize(n, m) for n, m in itertools.pairwise(edges))
 
     @property
     def state_size(self) -> int:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import ModelConfig, Transform
+from model.config import ModelConfig
 from model.recurrence import grouped_recurrence
-from model.transforms import build_transform
+from model.transforms import GroupedTransform, LinearTransform, build_transform
 
 State = tuple[Tensor, Tensor]
 """Hidden vector h and cell vector c of one layer, each `[B, M]`."""
@@ -51,19 +51,16 @@ class PRULayer(PRUCell):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # type: ignore[override]
         """Read `x [B, T, N]`; return h of every step `[B, T, M]` and the state after the last."""
         pre = self.from_input(x).transpose(0, 1)
-        if self.separable:
-            h, c = grouped_recurrence(pre + self.context.bias.to(pre.dtype), self.context.weight, *state)
+        context = self.context
+        if isinstance(context, LinearTransform | GroupedTransform):
+            # Groups of the state evolve independently: all steps in one call.
+            h, c = grouped_recurrence(pre + context.bias.to(pre.dtype), context.weight, *state)
             return h.transpose(0, 1), (h[-1].to(c.dtype), c)
         outputs = []
         for part in pre:
             state = self.step(part, state)
             outputs.append(state[0])
         return torch.stack(outputs, dim=1), state
-
-    @property
-    def separable(self) -> bool:
-        """Whether the state's groups evolve independently: so for every context but a pyramidal one."""
-        return not hasattr(self.context, "levels")
 
 
 class PRU(nn.ModuleList):

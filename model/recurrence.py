@@ -83,5 +83,5 @@ def grouped_recurrence(pre: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> t
     """`GroupedRecurrence` as a function; `weight` may be a linear context's `[4, M, M]`, which is one group."""
     if weight.dim() == 3:
         weight = weight.unsqueeze(1)
-    h, c = GroupedRecurrence.apply(pre, weight, h0, c0)
+    h, c = GroupedRecurrence.apply(pre, weight, h0, c0)  # type: ignore[no-untyped-call]
     return h, c

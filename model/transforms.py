@@ -31,7 +31,7 @@ class LinearTransform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
-        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(-1, self.bias.shape)
+        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).view(*x.shape[:-1], *self.bias.shape)
 
 
 class GroupedTransform(nn.Module):
@@ -45,7 +45,7 @@ class GroupedTransform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
-        grouped = torch.einsum("...gn,vgmn->...vgm", x.unflatten(-1, (self.groups, -1)), self.weight)
+        grouped = torch.einsum("...gn,vgmn->...vgm", x.view(*x.shape[:-1], self.groups, -1), self.weight)
         return grouped.flatten(-2) + self.bias
 
 
@@ -101,7 +101,7 @@ class _Level(nn.Module):
         self.weight = _uniform(4, outputs, inputs, fan_in=fan_in)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2])
+        return F.linear(x, self.weight.flatten(0, 1)).view(*x.shape[:-1], *self.weight.shape[:2])
 
 
 def average_kernels(levels: int, kind: AverageKernels) -> list[int]:

@@ -84,17 +84,6 @@ def train(
     console.print(f"{'finished' if finished else 'time is up, --resume goes on'}; the checkpoint is {out}")
 
 
-@contextmanager
-def _interruptible() -> Iterator["_Interrupted"]:
-    """Note Ctrl-C instead of raising: an exception in the middle of an update would leave half of it done."""
-    interrupted = _Interrupted()
-    before = signal.signal(signal.SIGINT, interrupted.note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 class _Interrupted:
     def __init__(self) -> None:
         self.noted = False
@@ -104,6 +93,17 @@ class _Interrupted:
 
     def __call__(self) -> bool:
         return self.noted
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Interrupted]:
+    """Note Ctrl-C instead of raising: an exception in the middle of an update would leave half of it done."""
+    interrupted = _Interrupted()
+    before = signal.signal(signal.SIGINT, interrupted.note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.command(name="evaluate")
@@ -148,8 +148,16 @@ def presets(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         recipe = preset.recipe
         if as_json:
-            print(json.dumps({"preset": preset.name, "summary": preset.summary, "parameters": parameters,
-                              "recipe": recipe.model_dump(mode="json")}))
+            print(
+                json.dumps(
+                    {
+                        "preset": preset.name,
+                        "summary": preset.summary,
+                        "parameters": parameters,
+                        "recipe": recipe.model_dump(mode="json"),
+                    }
+                )
+            )
         table.add_row(
             preset.name,
             preset.summary,

@@ -59,5 +59,5 @@ class TiedCrossEntropy(torch.autograd.Function):
 
 def tied_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-likelihood of `targets [N]` given `hidden [N, E]`, for a softmax with `weight [V, E]`."""
-    loss: Tensor = TiedCrossEntropy.apply(hidden, weight, bias, targets)
+    loss: Tensor = TiedCrossEntropy.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
     return loss

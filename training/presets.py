@@ -28,9 +28,7 @@ class Preset:
         return ModelConfig.from_dict({**self.architecture, "vocabulary_size": vocabulary_size})
 
 
-_PAPER = Recipe(
-    optimizer=Optimizer.SGD, learning_rate=20, epochs=40, batch_size=20, bptt=35, dropout=0.5, clip=0.25
-)
+_PAPER = Recipe(optimizer=Optimizer.SGD, learning_rate=20, epochs=40, batch_size=20, bptt=35, dropout=0.5, clip=0.25)
 
 
 def _paper(groups: int, levels: int, hidden_size: int) -> Preset:

@@ -86,9 +86,7 @@ def load_resume(
     for name, tensor in _below(tensors, "optimizer.").items():
         index, key = name.split(".")
         optimizer_state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict(
-        {"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+    optimizer.load_state_dict({"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random"])
     return position, tensors["state"]
 

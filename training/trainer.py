@@ -1,6 +1,6 @@
-"""The training loop: epochs of truncated back-propagation, a checkpoint whenever validation improves, exact resumption.
+"""The training loop: epochs of truncated back-propagation, a checkpoint at each new best, exact resumption.
 
-Boundary: a model, ids and a recipe in; a checkpoint folder out. What is shown while it runs is the caller's: `Observer`.
+Boundary: a model, ids and a recipe in; a checkpoint folder out. What is shown meanwhile is the `Observer`'s.
 """
 
 from __future__ import annotations
@@ -95,18 +95,19 @@ class Trainer:
         """
         observer.started(self.position, self.segments, self.recipe.epochs)
         while self.position.epoch < self.recipe.epochs:
-            if not self._epoch(observer, should_stop):
-                self._save_resume()
-                if not self.position.curve:
-                    self._save_checkpoint()
-                return False
-            observer.validated(self._validate())
+            stopped = self._epoch(observer, should_stop)
+            if self.position.segment == self.segments:
+                observer.validated(self._validate())
+            elif not self.position.curve:
+                self._save_checkpoint()
             self._save_resume()
+            if stopped and self.position.epoch < self.recipe.epochs:
+                return False
         self._finish()
         return True
 
     def _epoch(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
-        """Read the rest of the epoch; False when stopped before its end."""
+        """Read the rest of the epoch, or until asked to stop; whether it was asked to."""
         position = self.position
         total = self.segments * self.recipe.epochs
         self.model.train()
@@ -128,9 +129,9 @@ class Trainer:
             position.tokens += targets.numel()
             position.epoch_seconds += time.perf_counter() - began
             observer.stepped(position, loss, targets.numel())
-            if should_stop() and position.segment < self.segments:
-                return False
-        return True
+            if should_stop():
+                return True
+        return False
 
     def _update(self, inputs: Tensor, targets: Tensor) -> float:
         """One optimiser step; the mean loss before it, in nats a token."""
@@ -221,4 +222,3 @@ def processor() -> str:
 def is_occupied(out: Path) -> bool:
     """Whether a folder already holds a run, finished or not."""
     return (out / RESUME_FILE).exists() or (out / RECORD).exists()
-

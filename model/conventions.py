@@ -1,0 +1,250 @@
+"""How a corpus writes text: from one typed word to the corpus's tokens, by the conventions of WikiText and of PTB.
+
+Boundary: strings and offsets. A convention is asked about one blank-delimited word at a time and sees the vocabulary
+only as a set of words. Ids, whole texts and newlines belong to `model.vocabulary`; the way back from tokens to text
+to `model.spelling`.
+
+Two rules hold in every convention. A typed word that is a word of the vocabulary is that token, so lines of the
+corpus come back unchanged. Any other is cut as the convention cuts it, and where that leaves a cut open (is the
+period of "Inc." a full stop?) the vocabulary decides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from enum import StrEnum
+from itertools import accumulate
+from typing import NamedTuple, Protocol
+
+EOS = "<eos>"
+UNK = "<unk>"
+NUMBER = "N"
+"""What every number is under the PTB convention."""
+JOINERS = {"-": "@-@", ",": "@,@", ".": "@.@"}
+"""How WikiText writes a mark within a word or a number."""
+
+
+class Convention(StrEnum):
+    """The corpus whose way of writing tokens a vocabulary follows."""
+
+    PTB = "ptb"
+    """Penn Treebank: lower case, `N` for numbers, clitics apart (do n't), no punctuation."""
+    WIKITEXT = "wikitext"
+    """WikiText: Moses tokens, case and punctuation kept, joiners within words and numbers."""
+
+
+class Piece(NamedTuple):
+    """Part `start:end` of a typed word and the vocabulary's word it is: None where the vocabulary has none."""
+
+    word: str | None
+    start: int
+    end: int
+
+
+class Splitter(Protocol):
+    """A convention's way of cutting words."""
+
+    def split(self, typed: str) -> list[Piece]:
+        """Tokens of one typed word (not empty, no blanks), left to right, in time linear in its length."""
+
+
+def splitter(convention: Convention, words: Collection[str]) -> Splitter:
+    """The splitter of a convention for a vocabulary of `words`. A literal `<eos>` is never taken for the token."""
+    known = frozenset(words) - {EOS}
+    return PTBSplitter(known) if convention is Convention.PTB else WikitextSplitter(known)
+
+
+_PLAIN = str.maketrans("‘’‚‛`´“”„‟«»‐‑", "''''''" + '""""""' + "--")
+"""Characters that editors put for plain ones. One for one, so that offsets stay."""
+
+
+class WikitextSplitter:
+    """Moses tokens, with the vocabulary's say where Moses asks a list of abbreviations or the word that follows.
+
+    A typed word is a row of atoms: runs of letters and digits, runs of periods or of hyphens, other characters singly.
+    A token is one atom or several. Of all ways to cover the word, the one with the fewest unknown tokens is taken,
+    and of those the one with the fewest tokens. Joiners stand alone; a known word may span any other boundary; an
+    unknown token may span only what Moses never cuts (`_fused`).
+    """
+
+    # Accents belong to their letter; superscripts, subscripts and fractions are no digits here.
+    _LETTER = r"[^\W_\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f]"
+    _ATOM = re.compile(rf"<unk>|<eos>|<formula>|@[-,.]@|{_LETTER}(?:{_LETTER}|[\u0300-\u036f])*|\.+|-+|.", re.DOTALL)
+    _UNKNOWN = 1000
+    """Cost of an unknown token in known ones: more of those than any real word holds."""
+
+    def __init__(self, known: frozenset[str]) -> None:
+        self._known = known
+        self._longest = max(map(len, known), default=0)
+        compounds = [atoms for atoms in map(self._ATOM.findall, known) if len(atoms) > 1]
+        self._openings = {(atoms[0], atoms[1]) for atoms in compounds}
+        self._widest = max(map(len, compounds), default=1)
+
+    def split(self, typed: str) -> list[Piece]:
+        """See `Splitter`."""
+        if typed in self._known:
+            return [Piece(typed, 0, len(typed))]
+        plain = typed.translate(_PLAIN)
+        atoms = self._ATOM.findall(plain)
+        edges = [0, *accumulate(map(len, atoms))]
+        joiners = [self._joiner(atoms, i) for i in range(len(atoms))]
+
+        # For the first i atoms: the least cost to cover them, and the word and the first atom of the last token.
+        cost: list[float] = [0, *[math.inf] * len(atoms)]
+        last: list[tuple[str | None, int]] = [(None, 0)] * (len(atoms) + 1)
+        unknown_cost, unknown_first = math.inf, 0
+        for i in range(len(atoms)):
+            if joiners[i]:
+                cost[i + 1], last[i + 1], unknown_cost = cost[i] + 1, (joiners[i], i), math.inf
+                continue
+            # An unknown token that ends here begins here, or goes on from the atom before.
+            if unknown_cost > cost[i] + self._UNKNOWN or not self._fused(atoms, i):
+                unknown_cost, unknown_first = cost[i] + self._UNKNOWN, i
+            if unknown_cost < cost[i + 1]:
+                cost[i + 1], last[i + 1] = unknown_cost, (None, unknown_first)
+            # A known token begins here and ends here or later.
+            widest = self._widest if tuple(atoms[i : i + 2]) in self._openings else 1
+            for stop in range(i + 1, min(i + widest, len(atoms)) + 1):
+                if joiners[stop - 1]:
+                    break
+                word = self._word(plain[edges[i] : edges[stop]], typed[edges[i] : edges[stop]])
+                if word and cost[i] + 1 < cost[stop]:
+                    cost[stop], last[stop] = cost[i] + 1, (word, i)
+
+        pieces = []
+        stop = len(atoms)
+        while stop:
+            word, first = last[stop]
+            pieces.append(Piece(word, edges[first], edges[stop]))
+            stop = first
+        return pieces[::-1]
+
+    def _word(self, plain: str, typed: str) -> str | None:
+        """The vocabulary's word for some atoms, if it has one."""
+        if len(plain) > self._longest:
+            return None
+        forms = ["...", typed] if typed == "…" else [plain, typed]
+        if not typed.isascii():
+            forms.append(unicodedata.normalize("NFC", typed))
+        elif not typed.strip("."):
+            forms.append("...")
+        return next((form for form in forms if form in self._known), None)
+
+    def _joiner(self, atoms: Sequence[str], i: int) -> str | None:
+        """The joiner that atom i is, between its neighbours, if it is one."""
+        joiner = JOINERS.get(atoms[i])
+        if joiner not in self._known or not 0 < i < len(atoms) - 1:
+            return None
+        left, right = atoms[i - 1], atoms[i + 1]
+        if atoms[i] == "-":
+            joins = (_is_word(left) or left in (UNK, ".")) and (_is_word(right) or right == UNK)
+        else:
+            joins = (left[-1].isdecimal() or left == UNK) and (right[0].isdecimal() or right == UNK)
+        return joiner if joins else None
+
+    def _fused(self, atoms: Sequence[str], i: int) -> bool:
+        """Whether Moses leaves atom i with the one before it, as in "site.org" or after the apostrophe of "O'Hara"."""
+        left, right = atoms[i - 1], atoms[i]
+        before = atoms[i - 2] if i > 1 else ""
+        after = atoms[i + 1] if i + 1 < len(atoms) else ""
+        if right == ".":
+            return _is_word(left) and _is_word(after)
+        if left == ".":
+            return _is_word(before) and _is_word(right)
+        if left == "'":
+            return before[-1:].isalpha() and right[0].isalpha()
+        if _is_mark(right) or _is_mark(left):
+            return True
+        # Symbols that the vocabulary lacks are one unknown token, however many there are.
+        return not any(_is_word(atom) or atom in self._known for atom in (left, right))
+
+
+def _is_word(atom: str) -> bool:
+    return atom[:1].isalnum()
+
+
+def _is_mark(atom: str) -> bool:
+    """Whether an atom is a combining mark, which belongs to the letter before it."""
+    return unicodedata.category(atom[0])[0] == "M"
+
+
+_TREEBANK_SIGNS = {"%": NUMBER, "£": "#"}
+
+
+class PTBSplitter:
+    """Penn Treebank tokens as the language-modelling corpus has them: lower case, numbers `N`, punctuation left out.
+
+    A percent sign is `N` there too, a pound sign "#". Punctuation gives no token. Words with a hyphen, a stroke or an
+    ampersand stay whole, known or not; only clitics, currency and per cent are cut off.
+    """
+
+    _CLITIC = r"(?:n't|'(?:s|m|d|re|ve|ll))(?![^\W_])"
+    _SIGN = r"[$#£]|%(?!-|[^\W_])"
+    _RUN = re.compile(r"""(?:(?!--|\.\.)[^,:;?!"()\[\]{}—…]|(?<=\d)[,:](?=\d))+""", re.DOTALL)
+    """What lies between punctuation: a comma or a colon between digits is part of a number."""
+    _PART = re.compile(rf"({_CLITIC}|{_SIGN})|(?:(?!{_CLITIC}|{_SIGN}).)+", re.DOTALL)
+    _QUOTES = "'.-"
+    """What may enclose or end a word without being part of it, unless the vocabulary says so."""
+
+    def __init__(self, known: frozenset[str]) -> None:
+        self._known = known
+        self._longest = max(map(len, known), default=0)
+
+    def split(self, typed: str) -> list[Piece]:
+        """See `Splitter`."""
+        if typed in self._known:
+            return [Piece(typed, 0, len(typed))]
+        # One character of Unicode is two in lower case; it stays as it is, so that offsets do.
+        plain = typed.translate(_PLAIN).replace("–", "-").replace("İ", "i").lower()
+        if plain in self._known:
+            return [Piece(plain, 0, len(typed))]
+        pieces: list[Piece] = []
+        for run in self._RUN.finditer(plain):
+            for part in self._PART.finditer(plain, *run.span()):
+                start, end = part.span()
+                if not part[1]:
+                    pieces.extend(self._word(plain, typed, start, end))
+                elif pieces and pieces[-1].end == start and plain[pieces[-1].start : end] in self._known:
+                    # "us$" is a word.
+                    start = pieces.pop().start
+                    pieces.append(Piece(plain[start:end], start, end))
+                else:
+                    pieces.append(self._piece(_TREEBANK_SIGNS.get(part[1], part[1]), start, end))
+        return pieces
+
+    def _word(self, plain: str, typed: str, start: int, end: int) -> Iterator[Piece]:
+        """The token of a word in its punctuation, and the one of the possessive apostrophe that may end it."""
+        first = start
+        while start < end and plain[start] in self._QUOTES and not self._knows(plain, start, end):
+            start += 1
+        quoted = plain[first:start].endswith("'")
+        possessive = None
+        while start < end and plain[end - 1] in self._QUOTES and not self._knows(plain, start, end):
+            end -= 1
+            if plain[end] == "'" and not quoted and end > start and plain[end - 1] == "s":
+                possessive = self._piece("'", end, end + 1)
+        word = plain[start:end]
+        if word == "cannot":
+            yield self._piece("can", start, start + 3)
+            yield self._piece("not", start + 3, end)
+        elif word and (typed[start:end] == NUMBER or _is_number(word)):
+            yield self._piece(NUMBER, start, end)
+        elif word:
+            forms = (word, word.replace("/", "\\/"), word.replace("*", "\\*"), unicodedata.normalize("NFC", word))
+            yield Piece(next((form for form in forms if form in self._known), None), start, end)
+        if possessive:
+            yield possessive
+
+    def _knows(self, plain: str, start: int, end: int) -> bool:
+        return end - start <= self._longest and plain[start:end] in self._known
+
+    def _piece(self, word: str, start: int, end: int) -> Piece:
+        return Piece(word if word in self._known else None, start, end)
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word has digits and no letters, like "1,990.5", "3/4" or "1989-90"."""
+    return any(map(str.isdecimal, word)) and not any(map(str.isalpha, word))

@@ -1,0 +1,73 @@
+"""Files written whole or not at all, read back with one-line errors, and summed.
+
+Boundary: bytes and JSON on a local file system. Knows nothing of what the files mean and imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from model.errors import PRUError
+
+_CHUNK = 1 << 20
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that a reader, or a machine that stops at any moment, finds the old file or the new one.
+
+    Writes beside the target, syncs, renames over it and syncs the folder. The folder must exist.
+    Raises `OSError` (no space, no permission) with nothing left behind.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with beside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write `obj` as indented UTF-8 JSON, atomically. Infinities and NaN are refused (`ValueError`): JSON has none."""
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def read_json(path: Path, error: type[PRUError]) -> Any:
+    """Read a JSON file; raise `error` with one line naming the file when it is missing, unreadable or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise error(f"{path} is missing; restore it, or make its folder again") from None
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} is not valid JSON ({problem}); restore it, or make its folder again") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, read in chunks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+

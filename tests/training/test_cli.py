@@ -1,0 +1,151 @@
+"""The training commands as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from training import presets
+from training.cli import main
+from training.presets import Preset
+from training.recipe import Optimizer, Recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset that trains on the test corpus in a moment."""
+    recipe = Recipe(
+        optimizer=Optimizer.SGD,
+        learning_rate=5,
+        epochs=1,
+        batch_size=4,
+        bptt=10,
+        dropout=0.1,
+        clip=0.25,
+        bfloat16=False,
+    )
+    architecture = {"embedding_size": 8, "hidden_size": 16, "layers": 2, "groups": 4, "levels": 2}
+    monkeypatch.setitem(presets.PRESETS, "tiny", Preset("tiny", "for tests", architecture, recipe))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Exit status of `python -m training` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_train_then_evaluate_gives_the_perplexity_of_the_record(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(monkeypatch, "train", "--data", corpus_folder, "--preset", "tiny", "--out", out) == 0
+    printed = capsys.readouterr().err
+    assert "epoch 1/1: training perplexity" in printed
+    assert "finished; the checkpoint is" in printed
+    record = json.loads((out / "training.json").read_text())
+    for arguments in (["--data", corpus_folder, "--split", "test"], ["--text", corpus_folder / "test.txt"]):
+        assert run(monkeypatch, "evaluate", "--checkpoint", out, *arguments, "--json") == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["perplexity"] == record["perplexity"]["test"]
+        assert answer["tokens"] == record["tokens"]["test"]
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", corpus_folder, "--split", "valid") == 0
+    assert f"perplexity {record['perplexity']['valid']:.2f}" in capsys.readouterr().out
+
+
+def test_time_that_is_up_stops_the_run_and_resume_ends_it(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--data", corpus_folder, "--preset", "tiny", "--out", tmp_path / "out"]
+    assert run(monkeypatch, *arguments, "--max-minutes", "0") == 0
+    assert "time is up, --resume goes on" in capsys.readouterr().err.replace("\n", " ")
+    assert run(monkeypatch, *arguments) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--resume") == 0
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["finished"]
+
+
+def test_presets_lists_the_six_models_of_the_paper_with_their_sizes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "presets", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    sizes = {row["preset"]: f"{row['parameters'] / 1e6:.2f}" for row in rows}
+    assert sizes.pop("tiny")
+    assert sizes == {
+        "pru-g1": "18.97",
+        "pru-g2": "18.51",
+        "pru-g4": "18.90",
+        "lstm-1000": "19.87",
+        "lstm-1200": "25.79",
+        "lstm-1400": "32.68",
+        "small": "4.20",
+    }
+    monkeypatch.setenv("COLUMNS", "140")
+    assert run(monkeypatch, "presets", "--vocabulary-size", "33278") == 0
+    assert "28.20" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["train", "--data", "CORPUS", "--out", "OUT", "--preset", "huge"],
+            "no preset is called huge; there are pru-g1",
+        ),
+        (["train", "--data", "nowhere", "--out", "OUT", "--preset", "tiny"], "nowhere"),
+        (["train", "--data", "CORPUS", "--out", "OUT", "--preset", "tiny", "--resume"], "nothing to resume"),
+        (["train", "--data", "CORPUS", "--out", "OUT", "--preset", "small"], "too few for 20 rows|smaller batch"),
+        (["evaluate", "--checkpoint", "nowhere", "--data", "CORPUS"], "nowhere is not a folder"),
+        (["evaluate", "--checkpoint", "nowhere"], "--data or by --text"),
+        (["evaluate", "--checkpoint", "nowhere", "--data", "CORPUS", "--split", "dev"], "--split must be one of"),
+    ],
+)
+def test_what_cannot_be_done_ends_in_one_line_and_status_2(
+    corpus_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    if "small" in arguments:
+        for split in ("train", "valid", "test"):
+            (tmp_path / f"{split}.txt").write_text("one two\n")
+        corpus_folder = tmp_path
+    paths = {"CORPUS": str(corpus_folder), "OUT": str(tmp_path / "out")}
+    assert run(monkeypatch, *(paths.get(argument, argument) for argument in arguments)) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert any(part in error for part in said.split("|")), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_a_run_that_can_go_on(corpus_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    # The real preset, so that an update takes long enough to be interrupted; many epochs, so that it never finishes.
+    command = [sys.executable, "-m", "training", "train", "--data", str(corpus_folder), "--out", str(out)]
+    command += ["--epochs", "100000", "--threads", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"TERM": "dumb"})
+    deadline = time.monotonic() + 90
+    while not (out / "resume.safetensors").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "interrupted" in error
+    assert {"config.json", "model.safetensors", "tokenizer.json", "training.json", "resume.safetensors"} == {
+        path.name for path in out.iterdir()
+    }

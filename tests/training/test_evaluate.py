@@ -1,0 +1,53 @@
+"""Evaluation against a plain loop, one word at a time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model.language_model import LanguageModel
+from tests.training.conftest import config
+from training import evaluate as evaluate_module
+from training.evaluate import evaluate
+from training.trainer import Data
+
+
+def word_by_word(model: LanguageModel, ids: list[int], eos_id: int) -> float:
+    """Negative log-likelihood in nats, reading one word after the other."""
+    total, state, before = 0.0, model.initial_state(1), eos_id
+    for target in ids:
+        hidden, state = model(torch.tensor([[before]]), state)
+        total -= model.log_probabilities(hidden)[0, 0, target].item()
+        before = target
+    return total
+
+
+def test_one_stream_scores_every_token_with_all_before_it_as_context(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_module, "STEPS", 7)
+    model = LanguageModel(config(data.vocabulary)).eval()
+    result = evaluate(model, data.test, data.vocabulary.eos_id)
+    expected = word_by_word(model, data.test.tolist(), data.vocabulary.eos_id)
+    assert result.tokens == len(data.test)
+    assert result.negative_log_likelihood == pytest.approx(expected, rel=1e-5)
+    assert result.perplexity == pytest.approx(math.exp(expected / len(data.test)), rel=1e-5)
+
+
+def test_streams_are_pieces_that_each_start_without_context(data: Data) -> None:
+    model = LanguageModel(config(data.vocabulary)).eval()
+    stream = np.concatenate([[data.vocabulary.eos_id], data.test])
+    length = len(stream) // 2
+    halves = [stream[:length], stream[length : 2 * length]]
+    expected = sum(word_by_word(model, half[1:].tolist(), int(half[0])) for half in halves)
+    result = evaluate(model, data.test, data.vocabulary.eos_id, streams=2)
+    assert result.tokens == 2 * (length - 1)
+    assert result.negative_log_likelihood == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_leaves_the_model_as_it_was_and_ignores_dropout(data: Data) -> None:
+    model = LanguageModel(config(data.vocabulary), dropout=0.5).train()
+    first, second = (evaluate(model, data.test, data.vocabulary.eos_id).perplexity for _ in range(2))
+    assert first == second
+    assert model.training

@@ -1,0 +1,196 @@
+"""The training loop: it learns, it resumes exactly, and it leaves only usable files behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.checkpoint import load_checkpoint
+from model.errors import CorpusError, TrainingError
+from tests.training.conftest import config, recipe
+from training.evaluate import evaluate
+from training.recipe import Optimizer, Recipe
+from training.resume import Position
+from training.trainer import Data, Trainer
+
+
+class Silent:
+    """An observer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.entries: list[dict[str, Any]] = []
+
+    def started(self, position: Position, segments: int, epochs: int) -> None:
+        self.segments = segments
+
+    def stepped(self, position: Position, loss: float, tokens: int) -> None:
+        self.steps.append(position.step)
+
+    def validated(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry)
+
+
+def trainer(data: Data, out: Path, settings: Recipe, **changes: Any) -> Trainer:
+    return Trainer(config(data.vocabulary), settings, data, out, **({"preset": "none", "seed": 5} | changes))
+
+
+def stop_after(updates: int) -> Any:
+    """A `should_stop` that becomes true after that many updates."""
+    asked = itertools.count(1)
+    return lambda: next(asked) >= updates
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(
+    data: Data, tmp_path: Path, optimizer: Optimizer, bfloat16: bool
+) -> None:
+    rate = 5 if optimizer is Optimizer.SGD else 0.01
+    settings = recipe(optimizer=optimizer, learning_rate=rate, bfloat16=bfloat16)
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    assert trainer(data, unbroken, settings).run(Silent())
+
+    assert not trainer(data, broken, settings).run(Silent(), stop_after(5))
+    torch.manual_seed(99)  # whatever happened in between must not matter
+    second = trainer(data, broken, settings)
+    second.resume()
+    seen = Silent()
+    assert not second.run(seen, stop_after(seen_until := 14))
+    assert seen.steps == list(range(6, 6 + seen_until))
+    third = trainer(data, broken, settings)
+    third.resume()
+    assert third.run(Silent())
+
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (broken, unbroken))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    records = [json.loads((folder / "training.json").read_text()) for folder in (broken, unbroken)]
+    curves = [
+        [{key: point[key] for key in ("step", "train_perplexity", "valid_perplexity")} for point in record["curve"]]
+        for record in records
+    ]
+    assert curves[0] == curves[1]
+    assert records[0]["perplexity"] == records[1]["perplexity"]
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [(Optimizer.SGD, 10), (Optimizer.ADAMW, 0.03)])
+def test_training_learns_a_small_text_by_heart(data: Data, tmp_path: Path, optimizer: Optimizer, rate: float) -> None:
+    settings = recipe(optimizer=optimizer, learning_rate=rate, epochs=30, dropout=0.0, clip=1.0)
+    run = Trainer(
+        config(data.vocabulary, embedding_size=16, hidden_size=32), settings, data, tmp_path, preset="", seed=1
+    )
+    assert run.run(Silent())
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["perplexity"]["valid"] < 1.5
+    assert record["curve"][0]["train_perplexity"] > 5
+
+
+def test_the_checkpoint_is_the_epoch_with_the_best_validation(data: Data, tmp_path: Path) -> None:
+    run = trainer(data, tmp_path, recipe(epochs=3))
+    perplexities = iter([30.0, 20.0, 25.0])
+    saved = []
+    validate, save = run._validate, run._save_checkpoint
+
+    def fake_evaluation(*_: Any) -> Any:
+        return type("Evaluation", (), {"perplexity": next(perplexities)})()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.trainer.evaluate", fake_evaluation)
+        patch.setattr(run, "_save_checkpoint", lambda: (saved.append(run.position.epoch), save()))
+        patch.setattr(run, "_validate", validate)
+        patch.setattr(run, "_finish", lambda: None)
+        run.run(Silent())
+    assert saved == [1, 2]
+    assert json.loads((tmp_path / "training.json").read_text())["best_epoch"] == 2
+
+
+def test_the_record_says_what_was_trained_and_how(data: Data, tmp_path: Path) -> None:
+    assert trainer(data, tmp_path, recipe()).run(Silent())
+    model, vocabulary, record = load_checkpoint(tmp_path)
+    assert record["recipe"] == recipe().model_dump(mode="json")
+    assert record["seed"] == 5
+    assert record["data"] == {"name": "small", "sha256": {"train": "0" * 64}}
+    assert record["parameters"] == sum(p.numel() for p in model.parameters())
+    assert record["tokens"]["train"] == len(data.train)
+    assert [point["epoch"] for point in record["curve"]] == [1, 2]
+    assert record["finished"]
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["perplexity"]["test"] == evaluate(model, data.test, vocabulary.eos_id).perplexity
+    assert not (tmp_path / "resume.safetensors").exists()
+
+
+def test_half_precision_checkpoints_are_measured_as_they_are_stored(data: Data, tmp_path: Path) -> None:
+    assert trainer(data, tmp_path, recipe(), half=True).run(Silent())
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.float16}
+    model, vocabulary, record = load_checkpoint(tmp_path)
+    assert record["perplexity"]["valid"] == evaluate(model, data.valid, vocabulary.eos_id).perplexity
+
+
+def test_a_run_stopped_in_its_first_epoch_leaves_a_checkpoint(data: Data, tmp_path: Path) -> None:
+    assert not trainer(data, tmp_path, recipe()).run(Silent(), stop_after(2))
+    _, _, record = load_checkpoint(tmp_path)
+    assert record["curve"] == []
+    assert record["best_epoch"] is None
+    assert not record["finished"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 6}, "seed was 5 and is now 6"),
+        ({"settings": recipe(clip=0.5)}, r"recipe.clip was 0.25 and is now 0.5"),
+        ({"preset": "other"}, 'preset was "none" and is now "other"'),
+    ],
+)
+def test_resuming_with_other_settings_says_what_differs(
+    data: Data, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    trainer(data, tmp_path, recipe()).run(Silent(), stop_after(2))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    settings = changes.pop("settings", recipe())
+    with pytest.raises(TrainingError, match=named):
+        trainer(data, tmp_path, settings, **changes).resume()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_resuming_with_other_data_says_which_split_differs(data: Data, tmp_path: Path) -> None:
+    trainer(data, tmp_path, recipe()).run(Silent(), stop_after(2))
+    data.sha256["train"] = "1" * 64
+    with pytest.raises(TrainingError, match=r"data\.sha256\.train"):
+        trainer(data, tmp_path, recipe()).resume()
+
+
+def test_a_damaged_resume_file_is_named(data: Data, tmp_path: Path) -> None:
+    trainer(data, tmp_path, recipe()).run(Silent(), stop_after(2))
+    path = tmp_path / "resume.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(TrainingError, match=r"resume\.safetensors cannot be read"):
+        trainer(data, tmp_path, recipe()).resume()
+
+
+def test_there_is_nothing_to_resume_in_a_new_folder_or_after_the_end(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        trainer(data, tmp_path / "new", recipe()).resume()
+    assert trainer(data, tmp_path, recipe(epochs=1)).run(Silent())
+    with pytest.raises(TrainingError, match="finished run"):
+        trainer(data, tmp_path, recipe(epochs=1)).resume()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data: Data, tmp_path: Path) -> None:
+    run = trainer(data, tmp_path, recipe())
+    with torch.no_grad():
+        run.model.embedding.weight[3] = torch.nan
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+ \(epoch 1\)"):
+        run.run(Silent())
+
+
+def test_a_text_too_short_for_the_batch_is_refused(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="too few for 5000 rows"):
+        trainer(data, tmp_path, recipe(batch_size=5000))

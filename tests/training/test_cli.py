@@ -37,7 +37,7 @@ def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(presets.PRESETS, "tiny", Preset("tiny", "for tests", architecture, recipe))
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training` with these arguments."""
     monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from model.checkpoint import load_checkpoint
 from model.errors import CorpusError, TrainingError
 from tests.training.conftest import config, recipe
-from training.evaluate import evaluate
+from training.evaluate import Evaluation, evaluate
 from training.recipe import Optimizer, Recipe
 from training.resume import Position
 from training.trainer import Data, Trainer
@@ -37,8 +38,10 @@ class Silent:
         self.entries.append(entry)
 
 
-def trainer(data: Data, out: Path, settings: Recipe, **changes: Any) -> Trainer:
-    return Trainer(config(data.vocabulary), settings, data, out, **({"preset": "none", "seed": 5} | changes))
+def trainer(
+    data: Data, out: Path, settings: Recipe, *, preset: str = "none", seed: int = 5, half: bool = False
+) -> Trainer:
+    return Trainer(config(data.vocabulary), settings, data, out, preset=preset, seed=seed, half=half)
 
 
 def stop_after(updates: int) -> Any:
@@ -92,22 +95,22 @@ def test_training_learns_a_small_text_by_heart(data: Data, tmp_path: Path, optim
     assert record["curve"][0]["train_perplexity"] > 5
 
 
-def test_the_checkpoint_is_the_epoch_with_the_best_validation(data: Data, tmp_path: Path) -> None:
-    run = trainer(data, tmp_path, recipe(epochs=3))
-    perplexities = iter([30.0, 20.0, 25.0])
-    saved = []
-    validate, save = run._validate, run._save_checkpoint
+def test_the_checkpoint_is_the_epoch_with_the_best_validation(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perplexities = iter([30.0, 20.0, 25.0, 20.0, 20.0])
+    monkeypatch.setattr(
+        "training.trainer.evaluate",
+        lambda *_: Evaluation(tokens=1, negative_log_likelihood=math.log(next(perplexities))),
+    )
+    weights = []
 
-    def fake_evaluation(*_: Any) -> Any:
-        return type("Evaluation", (), {"perplexity": next(perplexities)})()
+    class Watching(Silent):
+        def validated(self, entry: dict[str, Any]) -> None:
+            weights.append((tmp_path / "model.safetensors").read_bytes())
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.trainer.evaluate", fake_evaluation)
-        patch.setattr(run, "_save_checkpoint", lambda: (saved.append(run.position.epoch), save()))
-        patch.setattr(run, "_validate", validate)
-        patch.setattr(run, "_finish", lambda: None)
-        run.run(Silent())
-    assert saved == [1, 2]
+    assert trainer(data, tmp_path, recipe(epochs=3)).run(Watching())
+    assert weights[0] != weights[1] == weights[2] == (tmp_path / "model.safetensors").read_bytes()
     assert json.loads((tmp_path / "training.json").read_text())["best_epoch"] == 2
 
 

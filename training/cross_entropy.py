@@ -36,11 +36,10 @@ class TiedCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias)
         loss = torch.zeros((), dtype=weight.dtype, device=hidden.device)
         for h, grad_h, target in zip(*(x.split(ROWS) for x in (hidden, grad_hidden, targets)), strict=True):
-            probabilities = torch.addmm(b, h, w.t(), out=buffer[: len(h)])
-            torch.softmax(probabilities, dim=-1, out=probabilities)
+            probabilities = _probabilities(h, w, b, buffer)
             at_target = torch.arange(len(h), device=h.device), target
             of_target = probabilities[at_target]
-            loss -= of_target.to(weight.dtype).clamp_min(1e-38).log_().sum()
+            loss += _negative_log(of_target.to(weight.dtype)).sum()
             # The gradient of the logits is (probabilities - one hot) / N, made in place; 1 / N is applied last.
             probabilities[at_target] = of_target - 1
             torch.mm(probabilities, w, out=grad_h)
@@ -61,3 +60,26 @@ def tied_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Te
     """Mean negative log-likelihood of `targets [N]` given `hidden [N, E]`, for a softmax with `weight [V, E]`."""
     loss: Tensor = TiedCrossEntropy.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
     return loss
+
+
+@torch.no_grad()
+def negative_log_likelihoods(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of each of `targets [N]`, float32 `[N]`, in nats; products in the dtype of `hidden`."""
+    w, b = weight.to(hidden.dtype), bias.to(hidden.dtype)
+    buffer = hidden.new_empty(min(len(targets), ROWS), len(w))
+    of_targets = [
+        _probabilities(h, w, b, buffer).gather(1, target[:, None])[:, 0].float()
+        for h, target in zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+    ]
+    return _negative_log(torch.cat(of_targets))
+
+
+def _probabilities(hidden: Tensor, weight: Tensor, bias: Tensor, buffer: Tensor) -> Tensor:
+    """Softmax of the logits of `hidden [n, E]`, written over the first n rows of `buffer [>= n, V]`."""
+    logits = torch.addmm(bias, hidden, weight.t(), out=buffer[: len(hidden)])
+    return torch.softmax(logits, dim=-1, out=logits)
+
+
+def _negative_log(probabilities: Tensor) -> Tensor:
+    """-log, of at most 87.5: a probability that underflows to 0 must not make the sum infinite."""
+    return probabilities.clamp_min(1e-38).log_().neg_()

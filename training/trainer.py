@@ -136,7 +136,7 @@ class Trainer:
     def _update(self, inputs: Tensor, targets: Tensor) -> float:
         """One optimiser step; the mean loss before it, in nats a token."""
         dtype = torch.bfloat16 if self.recipe.bfloat16 else torch.float32
-        with self._autocast():
+        with torch.autocast(inputs.device.type, dtype, enabled=self.recipe.bfloat16):
             hidden, self.state = self.model(inputs, self.state.detach())
         loss = tied_cross_entropy(
             hidden.flatten(0, 1).to(dtype), self.model.embedding.weight, self.model.decoder.bias, targets.flatten()
@@ -147,17 +147,18 @@ class Trainer:
         self.optimizer.step()
         return loss.item()
 
-    def _autocast(self) -> torch.autocast:
-        """Where products run in the recipe's precision."""
-        return torch.autocast(self.state.device.type, torch.bfloat16, enabled=self.recipe.bfloat16)
-
     def _validate(self) -> dict[str, Any]:
         """End the epoch: measure validation, keep the checkpoint if it is the best, make the curve's next point."""
         position = self.position
         began = time.perf_counter()
         streams = min(VALIDATION_STREAMS, max(1, len(self.data.valid) // 64))
-        with self._autocast():
-            valid = evaluate(self.model, self.data.valid, self.data.vocabulary.eos_id, streams)
+        valid = evaluate(
+            self.model,
+            self.data.valid,
+            self.data.vocabulary.eos_id,
+            streams=streams,
+            bfloat16=self.recipe.bfloat16,
+        )
         position.seconds += position.epoch_seconds + time.perf_counter() - began
         best = min((point["valid_perplexity"] for point in position.curve), default=math.inf)
         entry = {

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from training import cross_entropy
-from training.cross_entropy import tied_cross_entropy
+from training.cross_entropy import negative_log_likelihoods, tied_cross_entropy
 
 
 def inputs(rows: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -48,3 +48,13 @@ def test_a_target_without_probability_gives_a_finite_loss() -> None:
     loss = tied_cross_entropy(hidden, weight, torch.zeros(2, requires_grad=True), torch.tensor([1]))
     assert torch.isfinite(loss)
     assert loss > 80
+
+
+def test_likelihoods_without_gradients_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "ROWS", 8)
+    hidden, weight, bias, targets = inputs(20, torch.float64)
+    ours = negative_log_likelihoods(hidden, weight, bias, targets)
+    theirs = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="none")
+    assert ours.dtype == torch.float32
+    assert not ours.requires_grad
+    torch.testing.assert_close(ours, theirs.float())

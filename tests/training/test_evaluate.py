@@ -26,7 +26,7 @@ def word_by_word(model: LanguageModel, ids: list[int], eos_id: int) -> float:
 def test_one_stream_scores_every_token_with_all_before_it_as_context(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "STEPS", 7)
+    monkeypatch.setattr(evaluate_module, "TOKENS", 7)
     model = LanguageModel(config(data.vocabulary)).eval()
     result = evaluate(model, data.test, data.vocabulary.eos_id)
     expected = word_by_word(model, data.test.tolist(), data.vocabulary.eos_id)
@@ -51,3 +51,10 @@ def test_evaluation_leaves_the_model_as_it_was_and_ignores_dropout(data: Data) -
     first, second = (evaluate(model, data.test, data.vocabulary.eos_id).perplexity for _ in range(2))
     assert first == second
     assert model.training
+
+
+def test_bfloat16_gives_nearly_the_same_perplexity(data: Data) -> None:
+    model = LanguageModel(config(data.vocabulary)).eval()
+    exact, rounded = (evaluate(model, data.test, 0, bfloat16=bfloat16).perplexity for bfloat16 in (False, True))
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=5e-3)

@@ -101,7 +101,7 @@ def test_the_checkpoint_is_the_epoch_with_the_best_validation(
     perplexities = iter([30.0, 20.0, 25.0, 20.0, 20.0])
     monkeypatch.setattr(
         "training.trainer.evaluate",
-        lambda *_: Evaluation(tokens=1, negative_log_likelihood=math.log(next(perplexities))),
+        lambda *_, **__: Evaluation(tokens=1, negative_log_likelihood=math.log(next(perplexities))),
     )
     weights = []
 

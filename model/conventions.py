@@ -64,22 +64,24 @@ _PLAIN = str.maketrans("‘’‚‛`´“”„‟«»‐‑", "''''''" + '""""
 class WikitextSplitter:
     """Moses tokens, with the vocabulary's say where Moses asks a list of abbreviations or the word that follows.
 
-    A typed word is a row of atoms: runs of letters and digits, runs of periods or of hyphens, other characters singly.
-    A token is one atom or several. Of all ways to cover the word, the one with the fewest unknown tokens is taken,
-    and of those the one with the fewest tokens. Joiners stand alone; a known word may span any other boundary; an
-    unknown token may span only what Moses never cuts (`_fused`).
+    A typed word is a row of atoms: runs of letters and digits, of periods or of hyphens, single other characters that
+    the vocabulary has, and runs of those that it has not. A token is one atom or several. Of all ways to cover the
+    word, the one with the fewest unknown tokens is taken, and of those the one with the fewest tokens. Joiners stand
+    alone; a known word may span any other boundary; an unknown token may span only what Moses never cuts (`_fused`).
     """
 
     # Accents belong to their letter; superscripts, subscripts and fractions are no digits here.
     _LETTER = r"[^\W_\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f]"
-    _ATOM = re.compile(rf"<unk>|<eos>|<formula>|@[-,.]@|{_LETTER}(?:{_LETTER}|[\u0300-\u036f])*|\.+|-+|.", re.DOTALL)
+    _ATOM = rf"<unk>|<eos>|<formula>|@[-,.]@|{_LETTER}(?:{_LETTER}|[\u0300-\u036f])*+|\.+|-+|[',%s]"
     _UNKNOWN = 1000
     """Cost of an unknown token in known ones: more of those than any real word holds."""
 
     def __init__(self, known: frozenset[str]) -> None:
         self._known = known
         self._longest = max(map(len, known), default=0)
-        compounds = [atoms for atoms in map(self._ATOM.findall, known) if len(atoms) > 1]
+        atom = self._ATOM % re.escape("".join(sorted(word for word in known if len(word) == 1)))
+        self._atoms = re.compile(rf"{atom}|(?:(?!{atom}).)++", re.DOTALL).findall
+        compounds = [atoms for atoms in map(self._atoms, known) if len(atoms) > 1]
         self._openings = {(atoms[0], atoms[1]) for atoms in compounds}
         self._widest = max(map(len, compounds), default=1)
 
@@ -88,7 +90,7 @@ class WikitextSplitter:
         if typed in self._known:
             return [Piece(typed, 0, len(typed))]
         plain = typed.translate(_PLAIN)
-        atoms = self._ATOM.findall(plain)
+        atoms: list[str] = self._atoms(plain)
         edges = [0, *accumulate(map(len, atoms))]
         joiners = [self._joiner(atoms, i) for i in range(len(atoms))]
 
@@ -156,19 +158,16 @@ class WikitextSplitter:
             return _is_word(before) and _is_word(right)
         if left == "'":
             return before[-1:].isalpha() and right[0].isalpha()
-        if _is_mark(right) or _is_mark(left):
-            return True
-        # Symbols that the vocabulary lacks are one unknown token, however many there are.
-        return not any(_is_word(atom) or atom in self._known for atom in (left, right))
+        return _is_mark(right[0]) or _is_mark(left[-1])
 
 
 def _is_word(atom: str) -> bool:
     return atom[:1].isalnum()
 
 
-def _is_mark(atom: str) -> bool:
-    """Whether an atom is a combining mark, which belongs to the letter before it."""
-    return unicodedata.category(atom[0])[0] == "M"
+def _is_mark(character: str) -> bool:
+    """Whether a character is a combining mark, which belongs to the letter before it."""
+    return unicodedata.category(character)[0] == "M"
 
 
 _TREEBANK_SIGNS = {"%": NUMBER, "£": "#"}
@@ -183,9 +182,9 @@ class PTBSplitter:
 
     _CLITIC = r"(?:n't|'(?:s|m|d|re|ve|ll))(?![^\W_])"
     _SIGN = r"[$#£]|%(?!-|[^\W_])"
-    _RUN = re.compile(r"""(?:(?!--|\.\.)[^,:;?!"()\[\]{}—…]|(?<=\d)[,:](?=\d))+""", re.DOTALL)
+    _RUN = re.compile(r"""(?:(?!--|\.\.)[^,:;?!"()\[\]{}—…]|(?<=\d)[,:](?=\d))++""", re.DOTALL)
     """What lies between punctuation: a comma or a colon between digits is part of a number."""
-    _PART = re.compile(rf"({_CLITIC}|{_SIGN})|(?:(?!{_CLITIC}|{_SIGN}).)+", re.DOTALL)
+    _PART = re.compile(rf"({_CLITIC}|{_SIGN})|(?:(?!{_CLITIC}|{_SIGN}).)++", re.DOTALL)
     _QUOTES = "'.-"
     """What may enclose or end a word without being part of it, unless the vocabulary says so."""
 
@@ -197,7 +196,7 @@ class PTBSplitter:
         """See `Splitter`."""
         if typed in self._known:
             return [Piece(typed, 0, len(typed))]
-        # One character of Unicode is two in lower case; it stays as it is, so that offsets do.
+        # "İ" alone is two characters in lower case; a plain "i" keeps the offsets.
         plain = typed.translate(_PLAIN).replace("–", "-").replace("İ", "i").lower()
         if plain in self._known:
             return [Piece(plain, 0, len(typed))]

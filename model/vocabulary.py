@@ -34,8 +34,9 @@ CACHED_LENGTH = 64
 _TOKEN = np.dtype([("id", np.int32), ("start", np.int32), ("end", np.int32), ("unknown", np.int32)])
 """A token of one typed word, its offsets counted from the word's start."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = re.compile(r"\n|\S+")
-_WORDS_AND_EOS = re.compile(rf"\n|{EOS}|(?:(?!{EOS})\S)+")
+_WORDS_AND_EOS = re.compile(rf"\n|{EOS}|(?:(?!{EOS})\S)++")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,8 @@ class Vocabulary:
         for word in self.words:
             if word.split() != [word]:
                 raise TextError(f"vocabulary: {word!r} is empty or holds a blank; words are what stands between blanks")
+            if _SURROGATE.search(word):
+                raise TextError(f"vocabulary: {word!r} holds half a character; words are text that UTF-8 can hold")
         self.eos_id = self._ids[EOS]
         self.unk_id = self._ids[UNK]
 

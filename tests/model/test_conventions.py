@@ -1,0 +1,175 @@
+"""How typed words become tokens under each convention, case by case."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from model.conventions import Convention, splitter
+from model.vocabulary import Vocabulary
+from tests.model.texts import ptb, readable, wikitext
+
+WIKITEXT = wikitext()
+PTB = ptb()
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("town, town; town: town! town?", "town , town ; town : town ! town ?"),
+        ("(2 mi) [sic]", "( 2 mi ) [ sic ]"),
+        ('It was "well known".', 'It was " well known " .'),
+        ("north-west north-west-year", "north @-@ west north @-@ west @-@ year"),
+        ("3.5 1,200 5,000.7", "3 @.@ 5 1 @,@ 200 5 @,@ 000 @.@ 7"),
+        ("$5 10% #1 20–30 10°C km²", "$ 5 10 % # 1 20 – 30 10 ° C km ²"),
+        ("and/or café—lait", "and / or café — lait"),
+        ("===", "= = ="),
+    ],
+)
+def test_wikitext_cuts_marks_from_words_and_joins_what_is_one_word(typed: str, tokens: str) -> None:
+    assert readable(WIKITEXT, typed) == tokens
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("didn't ship's it's they've I'm", "didn 't ship 's it 's they 've I 'm"),
+        ("O'Brien's", "O 'Brien 's"),
+        ("sailors' songs", "sailors ' songs"),
+        ("'It is'", "' It is '"),
+        ("rock'n'roll", "rock 'n'roll"),
+        ("O'Flaherty", "O ['Flaherty]"),
+        ("said'the", "said ' the"),
+        ("1990's", "1990 's"),
+    ],
+)
+def test_wikitext_cuts_before_an_apostrophe_within_a_word(typed: str, tokens: str) -> None:
+    assert readable(WIKITEXT, typed) == tokens
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("town.", "town ."),
+        ("1990.", "1990 ."),
+        ("St. Agnes.", "St. Agnes ."),
+        ("(U.S.)", "( U.S. )"),
+        ("U.S.-U.K.", "U.S. @-@ U.K."),
+        ("Mr.Tarn", "Mr. Tarn"),
+        ("No.7", "No. 7"),
+        ("(Amazon.com).", "( Amazon.com ) ."),
+        ("www.harbour.org.", "[www.harbour.org] ."),
+        ("town.The", "town . The"),
+        ("wait...", "[wait] ..."),
+        ("so.....", "[so] ..."),
+    ],
+)
+def test_wikitext_asks_the_vocabulary_whether_a_period_belongs_to_its_word(typed: str, tokens: str) -> None:
+    assert readable(WIKITEXT, typed) == tokens
+
+
+def test_wikitext_keeps_a_joiner_alone_though_a_known_word_ends_in_a_hyphen() -> None:
+    assert readable(WIKITEXT, "first-year first- (first-") == "[first] @-@ year first- ( first-"
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("(<unk>)", "( <unk> )"),
+        ("<unk>'s <unk>-west <unk>,000 <unk>.5", "<unk> 's <unk> @-@ west <unk> @,@ 000 <unk> @.@ 5"),
+        ("(<formula>)", "( <formula> )"),
+        ("<eos> the<eos>", "[<eos>] the [<eos>]"),
+    ],
+)
+def test_wikitext_reads_the_corpus_own_marks_within_a_word(typed: str, tokens: str) -> None:
+    assert readable(WIKITEXT, typed) == tokens
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("“well known”", '" well known "'),
+        ("didn’t", "didn 't"),
+        ("‘It is’", "' It is '"),
+        ("north‐west", "north @-@ west"),
+        ("town…", "town ..."),
+        ("cafe\u0301", "café"),
+        ("town🙂👍🏽", "town [🙂👍🏽]"),
+        ("กัน้ำ", "[กัน้ำ]"),
+    ],
+)
+def test_wikitext_reads_what_editors_and_phones_type(typed: str, tokens: str) -> None:
+    assert readable(WIKITEXT, typed) == tokens
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("The Company", "the company"),
+        ('"The profit," he said; (the plan)...', "the profit he said the plan"),
+        ("profit -- the plan—the year", "profit the plan the year"),
+        ("don't can't won’t I'm", "do n't ca n't wo n't i 'm"),
+        ("cannot", "can not"),
+        ("the company's directors' report", "the company 's directors ' report"),
+        ("'directors' directors'.", "directors directors '"),
+        ("'80s", "'80s"),
+    ],
+)
+def test_ptb_is_lower_case_without_punctuation_and_with_clitics_apart(typed: str, tokens: str) -> None:
+    assert readable(PTB, typed) == tokens
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("1990 1,200.5 3/4 1989-90 1989–90 1:30 -5", "N N N N N N N"),
+        ("$1,000 US$5.3 $N £7", "$ N us$ N $ N # N"),
+        ("50%, 50 %", "N N N N"),
+        ("1990: 12,", "N N"),
+        ("N", "N"),
+    ],
+)
+def test_ptb_makes_every_number_and_per_cent_n(typed: str, tokens: str) -> None:
+    assert readable(PTB, typed) == tokens
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("Mr. Tarn, AT&T Inc.", "mr. tarn at&t inc."),
+        ("(Inc.), U.S.-based", "inc. u.s.-based"),
+        ("report. Oct.", "report oct."),
+        ("1/2-year long-term", "1\\/2-year long-term"),
+        ("35-day 62%-owned short-term", "[35-day] [62%-owned] [short-term]"),
+        ("<unk> (<unk>). <eos>", "<unk> <unk> [<eos>]"),
+        ("İzmir", "[İzmir]"),
+    ],
+)
+def test_ptb_keeps_words_whole_as_the_treebank_does(typed: str, tokens: str) -> None:
+    assert readable(PTB, typed) == tokens
+
+
+def test_a_vocabulary_without_the_convention_s_own_words_finds_them_unknown() -> None:
+    bare = ["<unk>", "<eos>", "a", "s"]
+    assert readable(Vocabulary(bare, Convention.WIKITEXT), "a-a 1,5 a.") == "a [-] a [1] [,] [5] a [.]"
+    assert readable(Vocabulary(bare, Convention.PTB), "5 a's 5% cannot s'") == "[5] a ['s] [5] [%] [can] [not] s [']"
+
+
+@pytest.mark.parametrize("vocabulary", [WIKITEXT, PTB], ids=["wikitext", "ptb"])
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "-", "'", "!", ".,", "a.b.", "O'", "1,", "n't", "$", "<unk>", "U.", "\0", "\ud800", "🙂", "e\u0301", "…"],
+)
+def test_time_grows_with_the_length_of_a_word_without_blanks(vocabulary: Vocabulary, unit: str) -> None:
+    split = splitter(vocabulary.convention, vocabulary.words).split
+
+    def seconds(length: int) -> float:
+        word = (unit * length)[:length]
+        start = time.process_time()
+        split(word)
+        return time.process_time() - start
+
+    seconds(1_000)
+    # Sixteen times the length; quadratic would take 256 times the time. A small constant forgives the clock.
+    assert seconds(64_000) < 64 * seconds(4_000) + 0.05

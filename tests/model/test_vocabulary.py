@@ -1,0 +1,291 @@
+"""The vocabulary's ids, its laws over any text, and its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.conventions import Convention
+from model.errors import TextError
+from model.vocabulary import Tokens, Vocabulary
+from tests.model.texts import PTB_LINES, WIKITEXT_LINES, ptb, readable, wikitext
+
+WIKITEXT = wikitext()
+PTB = ptb()
+BOTH = pytest.mark.parametrize("vocabulary", [WIKITEXT, PTB], ids=["wikitext", "ptb"])
+
+# Any code point, lone surrogates too, and what the conventions look for, with and without blanks between.
+fragments = st.sampled_from(
+    [
+        *" \n\t\r\u00a0\u2028.,-'\"’“…–!$%<>@N1s",
+        "don't",
+        "<unk>",
+        "<eos>",
+        "@-@",
+        "U.S.",
+        "north",
+        "--",
+        "Town",
+        "company",
+    ]
+)
+texts = st.lists(st.one_of(fragments, st.characters(exclude_categories=())), max_size=24).map("".join)
+
+
+def shifted(tokens: Tokens, by: int) -> list[list[int]]:
+    """All that a text became, its offsets moved."""
+    arrays = (tokens.ids, tokens.starts + by, tokens.ends + by, tokens.unknown)
+    return [array.tolist() for array in arrays]
+
+
+@BOTH
+@given(a=texts, b=texts, specials=st.booleans())
+def test_a_cut_between_words_never_matters(vocabulary: Vocabulary, a: str, b: str, specials: bool) -> None:
+    whole = vocabulary.tokenise(f"{a} {b}", specials=specials, final_newline=True)
+    first = vocabulary.tokenise(a, specials=specials, final_newline=True)
+    second = vocabulary.tokenise(b, specials=specials, final_newline=True)
+    parts = [x + y for x, y in zip(shifted(first, 0), shifted(second, len(a) + 1), strict=True)]
+    assert shifted(whole, 0) == parts
+
+
+@BOTH
+@given(text=texts)
+def test_the_newline_that_ends_a_text_is_left_to_its_end(vocabulary: Vocabulary, text: str) -> None:
+    on, ended = vocabulary.tokenise(text, final_newline=True), vocabulary.tokenise(text)
+    blanks = text[len(text.rstrip()) :]
+    dropped = 1 if "\n" in blanks else 0
+    assert len(on) - len(ended) == dropped
+    assert ended.ids.tolist() == on.ids[: len(ended)].tolist()
+    assert on.ids[len(ended) :].tolist() == [vocabulary.eos_id] * dropped
+
+
+@given(text=texts)
+def test_wikitext_tokens_are_all_the_characters_between_blanks_in_order(text: str) -> None:
+    tokens = WIKITEXT.tokenise(text, final_newline=True)
+    typed = [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)]
+    assert "".join(typed) == "".join(character for character in text if character == "\n" or not character.isspace())
+    assert all(typed)
+
+
+@given(text=texts)
+def test_ptb_tokens_leave_out_nothing_but_marks(text: str) -> None:
+    tokens = PTB.tokenise(text, final_newline=True)
+    ends = [0, *tokens.ends.tolist()]
+    starts = [*tokens.starts.tolist(), len(text)]
+    between = "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+    assert len(between) + sum(tokens.ends - tokens.starts) == len(text)
+    assert not any(map(str.isalnum, between))
+
+
+@BOTH
+@given(text=st.text(alphabet=st.characters(max_codepoint=127, exclude_characters="`"), max_size=40))
+def test_a_token_of_plain_characters_is_what_was_typed(vocabulary: Vocabulary, text: str) -> None:
+    tokens = vocabulary.tokenise(text)
+    for token_id, start, end, unknown in zip(tokens.ids, tokens.starts, tokens.ends, tokens.unknown, strict=True):
+        word, typed = vocabulary.word_of(token_id), text[start:end]
+        if unknown:
+            assert word == "<unk>" != typed
+        elif word == "<eos>":
+            assert typed == "\n"
+        elif vocabulary.convention is Convention.WIKITEXT:
+            assert typed in (word, vocabulary.surface(token_id)) or set(typed) == {"."}
+        elif word == "N":
+            assert typed in ("N", "%") or any(map(str.isdecimal, typed))
+        else:
+            assert typed.lower() in (word, vocabulary.surface(token_id))
+
+
+@BOTH
+@given(text=texts)
+def test_the_words_of_tokens_are_those_that_were_typed(vocabulary: Vocabulary, text: str) -> None:
+    typed = [word for line in text.split("\n") for word in (*line.split(), "\n")][:-1]
+    tokens = vocabulary.tokenise(text, final_newline=True)
+    for start, end, word in zip(tokens.starts, tokens.ends, tokens.words, strict=True):
+        assert text[start:end] in typed[word]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "lines"), [(WIKITEXT, WIKITEXT_LINES), (PTB, PTB_LINES)], ids=["wikitext", "ptb"]
+)
+def test_lines_of_the_corpus_tokenise_to_themselves(vocabulary: Vocabulary, lines: list[str]) -> None:
+    text = "".join(f" {line} \n" for line in lines)
+    tokens = vocabulary.tokenise(text, final_newline=True)
+    assert tokens.ids.tolist() == vocabulary.encode_lines(lines).tolist()
+    assert not tokens.unknown.any()
+
+
+@BOTH
+@given(data=st.data())
+def test_any_row_of_known_words_tokenises_to_itself(vocabulary: Vocabulary, data: st.DataObject) -> None:
+    words = [word for word in vocabulary.words if word != "<eos>"]
+    row = data.draw(st.lists(st.sampled_from(words), max_size=12))
+    assert vocabulary.tokenise(" ".join(row)).ids.tolist() == list(map(vocabulary.id_of, row))
+
+
+@BOTH
+@given(ids=st.lists(st.integers(0, len(PTB) - 1), max_size=20))
+def test_any_ids_can_be_written(vocabulary: Vocabulary, ids: list[int]) -> None:
+    text = vocabulary.detokenise(ids)
+    assert text.count("\n") == ids.count(vocabulary.eos_id)
+    assert "  " not in text
+
+
+def test_text_comes_back_from_its_tokens() -> None:
+    for text in (
+        'It was "well known" (to sailors) in 1990; about 1,200 ships a year.',
+        "O'Brien didn't say the ship's name – the sailors' songs don't either!\n= The Harbour =\n20–30°C...",
+    ):
+        assert WIKITEXT.detokenise(WIKITEXT.tokenise(text, final_newline=True).ids) == text
+    plain = PTB.detokenise(
+        PTB.tokenise("The company's directors' report: $1,000 million!\nThey don't expect rain.").ids
+    )
+    assert plain == "the company's directors' report $N million\nthey don't expect <unk>"
+
+
+def test_offsets_count_code_points() -> None:
+    text = " 🙂 “north-west” e\u0301 \n1,200"
+    tokens = WIKITEXT.tokenise(text)
+    assert [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)] == [
+        *("🙂", "“", "north", "-", "west", "”", "e\u0301", "\n", "1", ",", "200")
+    ]
+    assert tokens.starts.tolist() == [1, 3, 4, 9, 10, 14, 16, 19, 20, 21, 22]
+    assert tokens.words.tolist() == [0, 1, 1, 1, 1, 1, 2, 3, 4, 4, 4]
+    assert tokens.unknown.tolist() == [True, *[False] * 5, True, *[False] * 4]
+    assert [array.dtype.name for array in (tokens.ids, tokens.starts, tokens.ends, tokens.unknown, tokens.words)] == [
+        *("int32", "int32", "int32", "bool", "int32")
+    ]
+
+
+def test_a_newline_is_eos_and_a_final_one_adds_none() -> None:
+    def tokens(text: str, **options: bool) -> list[str]:
+        return [WIKITEXT.word_of(token_id) for token_id in WIKITEXT.tokenise(text, **options).ids]
+
+    assert tokens("the\ntown") == tokens("the\ntown\n") == tokens("the \r\n town \n ") == ["the", "<eos>", "town"]
+    assert tokens("the\n\n") == ["the", "<eos>"]
+    assert tokens("the\n\n", final_newline=True) == ["the", "<eos>", "<eos>"]
+    assert tokens("") == tokens(" \n\t") == tokens("\n") == []
+
+
+def test_eos_in_the_text_is_the_token_only_where_specials_are_asked_for() -> None:
+    assert readable(WIKITEXT, "the <eos> town") == "the [<eos>] town"
+    tokens = WIKITEXT.tokenise("the<eos><eos>town <eos>", specials=True)
+    assert [WIKITEXT.word_of(token_id) for token_id in tokens.ids] == ["the", "<eos>", "<eos>", "town", "<eos>"]
+    assert tokens.starts.tolist() == [0, 3, 8, 13, 18]
+    assert not tokens.unknown.any()
+
+
+@BOTH
+def test_a_million_characters_without_a_blank_are_one_unknown_token(vocabulary: Vocabulary) -> None:
+    for character in ("a", "\0", "\ud800"):
+        tokens = vocabulary.tokenise(character * 1_000_000)
+        assert tokens.ids.tolist() == [vocabulary.unk_id]
+        assert tokens.ends.tolist() == [1_000_000]
+
+
+def test_ids_fall_with_frequency_and_ties_keep_the_order_of_the_lines() -> None:
+    vocabulary = Vocabulary.from_lines(["b a c", "a d", " "], Convention.WIKITEXT)
+    assert vocabulary.words == ("<eos>", "a", "b", "c", "d", "<unk>")
+    assert (vocabulary.eos_id, vocabulary.unk_id, len(vocabulary)) == (0, 5, 6)
+    assert vocabulary.encode_lines(["a x", "", "d"]).tolist() == [1, 5, 0, 0, 4, 0]
+    assert vocabulary.encode_lines([]).dtype == np.int32
+    assert [vocabulary.id_of("a"), vocabulary.id_of("x")] == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["<eos>", "a"], "<unk> is missing"),
+        (["<unk>", "a"], "<eos> is missing"),
+        (["<eos>", "<unk>", "a", "b", "a"], "'a' is listed more than once"),
+        (["<eos>", "<unk>", "a b"], "'a b' is empty or holds a blank"),
+        (["<eos>", "<unk>", ""], "'' is empty or holds a blank"),
+        (["<eos>", "<unk>", "\ud800"], "half a character"),
+    ],
+)
+def test_words_that_make_no_vocabulary_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(TextError, match=message):
+        Vocabulary(words, Convention.WIKITEXT)
+
+
+def test_words_are_told_from_marks_and_specials() -> None:
+    def chosen(vocabulary: Vocabulary, words: str) -> str:
+        return " ".join(word for word in words.split() if vocabulary.is_word(vocabulary.id_of(word)))
+
+    assert (
+        chosen(WIKITEXT, "town 's 1990 ² café , @-@ -- ... <unk> <eos> <formula> ' # U.S.")
+        == "town 's 1990 ² café U.S."
+    )
+    assert chosen(PTB, "the 's N $ us$ n't <unk> at&t") == "the 's us$ n't at&t"
+    assert [word for word in PTB.words if PTB.is_special(PTB.id_of(word))] == ["N", "<eos>", "<unk>"]
+    assert [word for word in WIKITEXT.words if WIKITEXT.is_special(WIKITEXT.id_of(word))] == ["<eos>", "<unk>"]
+
+
+def test_completions_are_those_of_a_plain_scan() -> None:
+    for vocabulary in (WIKITEXT, PTB):
+        prefixes = {vocabulary.surface(i)[:n] for i in range(len(vocabulary)) for n in range(4)}
+        for prefix in prefixes | {prefix.lower() for prefix in prefixes} | {"zz", "\ud800", "\U0010ffff"}:
+            words = [vocabulary.surface(i) for i in range(len(vocabulary))]
+            any_case = vocabulary is PTB or prefix == prefix.lower()
+            expected = [
+                i
+                for i, word in enumerate(words)
+                if (word.lower().startswith(prefix.lower()) if any_case else word.startswith(prefix))
+            ]
+            assert vocabulary.completions(prefix).tolist() == expected
+
+
+def test_a_lower_case_prefix_matches_any_case_and_another_its_own() -> None:
+    def completed(vocabulary: Vocabulary, prefix: str) -> list[str]:
+        return [vocabulary.word_of(token_id) for token_id in vocabulary.completions(prefix)]
+
+    assert sorted(completed(WIKITEXT, "no")) == ["No.", "north"]
+    assert completed(WIKITEXT, "No") == ["No."]
+    assert completed(PTB, "Sharehold") == ["shareholders"]
+    assert completed(WIKITEXT, "-") == ["@-@", "-", "--"]
+    assert len(completed(WIKITEXT, "")) == len(WIKITEXT)
+
+
+@BOTH
+def test_a_saved_vocabulary_is_loaded_the_same(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    vocabulary.save(path)
+    loaded = Vocabulary.load(path)
+    assert (loaded.words, loaded.convention) == (vocabulary.words, vocabulary.convention)
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "format": "pru-tokenizer",
+        "version": 1,
+        "convention": vocabulary.convention.value,
+        "words": list(vocabulary.words),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"format": "other"}, "is not a tokenizer of this project"),
+        ([], "is not a tokenizer of this project"),
+        ({"version": 2}, "has version 2, not 1"),
+        ({"convention": "klingon"}, "klingon"),
+        ({"words": ["a", 1]}, "holds no list of words"),
+        ({"words": None}, "holds no list of words"),
+        ({"words": ["a"]}, "<eos> is missing"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(content: object, message: str, tmp_path: Path) -> None:
+    whole = {"format": "pru-tokenizer", "version": 1, "convention": "ptb", "words": ["<eos>", "<unk>"]}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(whole | content if isinstance(content, dict) else content), encoding="utf-8")
+    with pytest.raises(TextError, match=message) as caught:
+        Vocabulary.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(TextError, match=r"tokenizer\.json is missing"):
+        Vocabulary.load(tmp_path / "tokenizer.json")

@@ -26,6 +26,7 @@ from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from training.corpus import SPLITS, load_corpus, read_text
 from training.evaluate import evaluate
+from training.memory import keep_freed_memory
 from training.presets import PRESETS, find_preset
 from training.progress import TerminalObserver
 from training.trainer import Data, Trainer, is_occupied
@@ -56,6 +57,7 @@ def train(
         raise TrainingError(f"{out} already holds a run; give --resume to go on with it, or another --out folder")
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     corpus = load_corpus(data)
     vocabulary = Vocabulary.from_lines(corpus.train, corpus.convention)
     train_ids, valid_ids, test_ids = (

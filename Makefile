@@ -1,0 +1,61 @@
+# Everything runs from a virtual environment in this checkout, `.venv`, made on first use. A target installs only what
+# it needs; a second run installs nothing. CONTRIBUTING.md says how the lock files work and where torch comes from.
+
+PYTHON ?= python3
+PORT ?= $(or $(PRU_PORT),8000)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--custom-compile-command "make lock" pyproject.toml
+
+# ONNX Runtime would report its use to its makers.
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help serve test check format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve ## serve the bundled model on 127.0.0.1:8000 (PORT= changes it)
+	PRU_PORT=$(PORT) $(PY) -m app
+
+test: $(VENV)/.dev ## run the tests (ARGS="tests/model -k sequence" chooses)
+	$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## lint, formatting and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/.dev ## mend what can be mended of lint and formatting
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(VENV)/.dev ## measure (ARGS= goes to the benchmarks)
+	$(PY) -m benchmarks $(ARGS)
+
+lock: | $(PY) ## write the lock files anew from pyproject.toml; delete one first to let its versions move
+	$(PIP) 'uv>=0.9'
+	$(COMPILE) --extra cpu --output-file requirements/cpu.lock
+	$(COMPILE) --extra cpu --extra train --extra dev --constraint requirements/cpu.lock --output-file requirements/dev.lock
+
+clean: ## remove the virtual environment and every cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Order-only prerequisites: the interpreter's own time of change says nothing about what is installed.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed and $(PYTHON) is {sys.version.split()[0]}; name a newer one, for example PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.serve: requirements/cpu.lock | $(PY)
+	@echo "Setting up $(VENV) for serving (once; about 200 MB)"
+	$(PIP) --requirement $<
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock | $(PY)
+	@echo "Setting up $(VENV) for training and tests (once; torch is large and can take minutes)"
+	$(PIP) --requirement $<
+	@touch $@

@@ -1,0 +1,118 @@
+"""What each package may import.
+
+training → model ← export and app → model; no torch in serving; nothing that `pyproject.toml` does not declare.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.source import ROOT, imports, imports_of, modules, packages_of
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "model": set(),
+    "training": {"model"},
+    "export": {"model"},
+    "app": {"model"},
+    "benchmarks": {"app", "export", "model", "training"},
+    "tests": {"app", "benchmarks", "export", "model", "training"},
+}
+"""What each package may import of the others."""
+
+SERVING = {"model.bundle", "model.config", "model.vocabulary"}
+"""Where serving begins in `model`; it is made of these, of all of `app`, and of whatever they import."""
+
+IMPORT_ALL_WITHOUT_TORCH = """
+import importlib, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "training", "export"}:
+            raise ImportError(f"serving must not import {name}")
+
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def serving() -> dict[str, Path]:
+    """The modules that a serving process is made of, those imported inside functions as well."""
+    ours = modules("app") | modules("model")
+    found: dict[str, Path] = {}
+    waiting = SERVING | modules("app").keys()
+    while waiting:
+        name = waiting.pop()
+        found[name] = ours[name]
+        waiting |= (imports_of(ours[name]) & ours.keys()) - found.keys()
+    return found
+
+
+def declared(*extras: str) -> set[str]:
+    """Names of the core dependencies and of those of some extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def undeclared(files: dict[str, Path], *extras: str) -> dict[str, set[str]]:
+    """Imports, by module, of packages that neither the core dependencies nor the extras declare."""
+    providers = {
+        package: {canonicalize_name(name) for name in names} for package, names in packages_distributions().items()
+    }
+    allowed = declared(*extras)
+    own = sys.stdlib_module_names | MAY_IMPORT.keys()
+    foreign = {
+        name: {package for package in packages_of(path) - own if not providers.get(package, set()) & allowed}
+        for name, path in files.items()
+    }
+    return {name: packages for name, packages in foreign.items() if packages}
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = """
+import a.b as c
+from model import bundle
+from . import near
+if TYPE_CHECKING:
+    import hidden
+else:
+    import seen
+def later():
+    from torch.nn import functional
+"""
+    assert set(imports(source)) == {"a.b", "model", "model.bundle", "seen", "torch.nn", "torch.nn.functional"}
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_packages_import_along_the_arrows_only(package: str) -> None:
+    forbidden = MAY_IMPORT.keys() - MAY_IMPORT[package] - {package}
+    files = modules(package)
+    assert files
+    assert {name: bad for name, path in files.items() if (bad := packages_of(path) & forbidden)} == {}
+
+
+def test_serving_names_no_torch_even_inside_a_function() -> None:
+    assert [name for name, path in serving().items() if "torch" in packages_of(path)] == []
+
+
+def test_serving_imports_where_torch_cannot_be_imported() -> None:
+    names = sorted(name for name in serving() if not name.endswith("__main__"))
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL_WITHOUT_TORCH, *names], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_import_is_of_a_declared_dependency() -> None:
+    assert undeclared(serving(), "cpu") == {}
+    assert undeclared(modules("model") | modules("training") | modules("export"), "cpu", "train") == {}
+    assert undeclared(modules("benchmarks") | modules("tests"), "cpu", "train", "dev") == {}

@@ -1,0 +1,1 @@
+"""Export: a checkpoint in, a validated bundle out. Imports `model`, never `app` or `training`."""

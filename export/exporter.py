@@ -1,0 +1,236 @@
+"""From a checkpoint to a validated bundle, whole or not at all.
+
+Boundary: folders in and out. Graphs are built by `export.graph`, judged by `export.validate`; the terminal is above.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from export.builder import WeightStore
+from export.graph import Arithmetic, build_head, build_steps
+from export.quantize import Precision, arithmetic_of
+from export.validate import (
+    Measured,
+    OnnxReader,
+    TorchReader,
+    check_cost,
+    check_signatures,
+    check_values,
+    perplexity,
+)
+from export.weights import FoldedModel, fold_model
+from model.bundle import FORMAT_VERSION, MANIFEST, TOKENIZER, Artefact, Manifest, Metric, sums_of, write_manifest
+from model.checkpoint import load_checkpoint, load_weights
+from model.config import ModelConfig
+from model.errors import BundleError, ExportError, PRUError
+from model.files import read_json, sync_folder, write_atomically
+from model.onnx_model import HEAD, Ids, OnnxModel, steps_name
+from model.vocabulary import Vocabulary
+
+STEP_LENGTHS = (1, 4, 16, 32)
+"""Steps of the unrolled graphs: one for a keystroke; the longest is 2 to 3 times faster a token for one text alone."""
+WEIGHTS = "weights.bin"
+
+ShowProgress = Callable[[str, int, int], None]
+"""Told of a stage's name, how many tokens it reads, and how many more it has read."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a bundle is validated on: its name, and its ids read as one stream. Without a name it is no real text."""
+
+    name: str | None
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export, and how."""
+
+    name: str
+    texts: Sequence[Path] = ()
+    text_name: str | None = None
+    precisions: Sequence[Precision] = tuple(Precision)
+    tokens: int = 25_000
+    max_cost: float = 0.002
+    threads: int = 1
+    licence: str | None = None
+    attribution: str | None = None
+    replace: bool = False
+
+
+def read_texts(paths: Sequence[Path], name: str | None, vocabulary: Vocabulary) -> Text:
+    """Files as one text. Without a file, random ids: they show that graphs and model agree, not how good they are."""
+    if not paths:
+        random = np.random.default_rng(0).integers(0, len(vocabulary), 2000)
+        return Text(None, random.astype(np.int32))
+    parts = []
+    for path in paths:
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExportError(f"{path} cannot be read as UTF-8 text ({error}); give another --text") from None
+        if content.strip():
+            parts += [vocabulary.tokenise(content).ids, np.array([vocabulary.eos_id], np.int32)]
+    if not parts:
+        raise ExportError(f"{paths[0]} holds no text; give another --text")
+    return Text(name or " + ".join(path.name for path in paths), np.concatenate(parts))
+
+
+def export_bundle(
+    checkpoint: Path, out: Path, options: Options, progress: ShowProgress
+) -> tuple[Manifest, dict[Precision, Measured]]:
+    """Export `checkpoint` to the bundle `out`; return its manifest and what each precision was found to do.
+
+    Raises `ExportError` where `out` is in the way or a precision is refused, `CheckpointError` for a bad checkpoint.
+    """
+    _check_out(out, options.replace)
+    reference, vocabulary, record = load_checkpoint(checkpoint)
+    text = read_texts(options.texts, options.text_name, vocabulary)
+    ids = text.ids[: options.tokens]
+    model = fold_model(reference.config, load_weights(checkpoint))
+    count = len(ids)
+    expected = perplexity(TorchReader(reference), ids, vocabulary.eos_id, partial(progress, "reference", count))
+    with _new_folder(out) as folder:
+        vocabulary.save(folder / TOKENIZER)
+        measured: dict[Precision, Measured] = {}
+        for precision in options.precisions:
+            files = write_graphs(model, arithmetic_of(precision, model.table), folder / "onnx" / precision)
+            exported = OnnxModel(files, options.threads)
+            check_signatures(exported, model.config)
+            differences = check_values(exported, precision, reference, ids)
+            found = perplexity(OnnxReader(exported), ids, vocabulary.eos_id, partial(progress, precision, count))
+            measured[precision] = Measured(differences, found, expected)
+            check_cost(measured[precision], precision, options.max_cost)
+        manifest = _manifest(folder, reference.config, vocabulary, record, text.name, count, measured, options)
+        write_manifest(folder, manifest)
+    return manifest, measured
+
+
+def write_graphs(model: FoldedModel, arithmetic: Arithmetic, folder: Path) -> list[Path]:
+    """Write every graph of one precision and their weights into a new `folder`; the files written."""
+    folder.mkdir(parents=True)
+    store = WeightStore(WEIGHTS)
+    graphs = {steps_name(length): build_steps(model, length, arithmetic, store) for length in STEP_LENGTHS}
+    graphs[HEAD] = build_head(model, arithmetic, store)
+    store.write(folder)
+    for name, graph in graphs.items():
+        write_atomically(folder / name, graph.SerializeToString(deterministic=True))
+        onnx.checker.check_model(folder / name)
+    return [folder / name for name in (*graphs, WEIGHTS)]
+
+
+def _manifest(
+    folder: Path,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    record: dict[str, Any],
+    text_name: str | None,
+    tokens: int,
+    measured: dict[Precision, Measured],
+    options: Options,
+) -> Manifest:
+    sums = sums_of(folder)
+    data = text_name or "random ids"
+    circumstances = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "hardware": {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()},
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "torch": torch.__version__,
+        },
+    }
+    artefacts = {
+        precision: Artefact(
+            files=tuple(name for name in sums if name.startswith(f"onnx/{precision}/")),
+            validated={**circumstances, "data": data, "tokens": tokens, **found.as_dict()},
+        )
+        for precision, found in measured.items()
+    }
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=options.name,
+        model=config,
+        convention=vocabulary.convention,
+        files=sums,
+        engines={"onnx": artefacts},
+        metrics=tuple(
+            Metric(data=text_name, precision=precision, perplexity=found.perplexity, tokens=tokens)
+            for precision, found in measured.items()
+            if text_name
+        ),
+        training={key: value for key, value in record.items() if key != "model"},
+        licence=options.licence,
+        attribution=options.attribution,
+    )
+
+
+def _check_out(out: Path, replace: bool) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not _is_bundle(out):
+        raise ExportError(f"{out} exists and is not a bundle; remove it or give another --out")
+    if not replace:
+        raise ExportError(f"{out} is already a bundle; replace it with --force or give another --out")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle of any version, damaged or not."""
+    try:
+        content = read_json(folder / MANIFEST, BundleError)
+    except PRUError:
+        return False
+    return not folder.is_symlink() and isinstance(content, dict) and {"format_version", "engines"} <= content.keys()
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when the block ends, and vanishes when it fails."""
+    mark = secrets.token_hex(4)
+    beside, replaced = (out.with_name(f".{out.name}.{mark}.{kind}") for kind in ("partial", "replaced"))
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        for folder in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
+            sync_folder(folder)
+        if out.exists():
+            out.rename(replaced)
+        beside.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error.strerror or error}; nothing was left behind") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

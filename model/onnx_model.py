@@ -1,0 +1,204 @@
+"""An exported model in ONNX Runtime: the unrolled step graphs and the head, run over any batch, length and vocabulary.
+
+Boundary: word ids and arrays in, hidden vectors, state and log-probabilities out; graphs are read from files. Export
+accepts a bundle with this code and the service answers with it, so what was validated is what is served. Imports no
+torch and no onnx.
+
+A precision's folder holds one weights file and these graphs:
+
+    steps-1.onnx     ids [B, 1] int32, state [B, S]  ->  hidden [B, 1, E], state_after [B, S]
+    steps-<T>.onnx   the same for ids [B, T], of which each row has its own lengths [B] int32 (0 to T)
+    head.onnx        hidden [N, E]  ->  log_probabilities [N, V]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from model.errors import EngineError
+
+Ids = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+HEAD = "head.onnx"
+STEPS_NAME = re.compile(r"steps-([1-9][0-9]*)\.onnx")
+
+MAX_TOKENS = 512
+"""Tokens (rows x steps) of one run of a step graph: bounds its memory, whose largest part is `4M` floats a token."""
+HEAD_BYTES = 8 << 20
+"""Log-probabilities of one run of the head: large enough for full speed, small enough to stay in a cache."""
+
+
+def steps_name(length: int) -> str:
+    """File name of the graph unrolled over `length` steps."""
+    return f"steps-{length}.onnx"
+
+
+class OnnxModel:
+    """The graphs of one precision, loaded. Serves one caller at a time.
+
+    Log-probabilities are equal to the bit between `log_probabilities`, `top_k` and `score` of the same `hidden`. With
+    int8 they are equal to the bit whatever shares the batch, however time is cut, and on any number of threads.
+    """
+
+    def __init__(self, files: Iterable[Path], threads: int) -> None:
+        """Load `steps-<T>.onnx` (T=1 is needed) and `head.onnx`; raises `EngineError` naming what cannot be loaded."""
+        by_name = {path.name: path for path in files}
+        steps = {int(match[1]): path for name, path in by_name.items() if (match := STEPS_NAME.fullmatch(name))}
+        if missing := {steps_name(1), HEAD} - by_name.keys():
+            raise EngineError(f"the bundle lists no {min(missing)}; export it again")
+        self._steps = {length: load_session(steps[length], threads) for length in sorted(steps, reverse=True)}
+        self._head = load_session(by_name[HEAD], threads)
+        self.hidden_size, self.vocabulary_size = (
+            _last_size(value) for value in (self._head.get_inputs()[0], self._head.get_outputs()[0])
+        )
+        self.state_size = _last_size(self._steps[1].get_outputs()[1])
+        self._head_rows = max(1, HEAD_BYTES // (4 * self.vocabulary_size))
+
+    @property
+    def step_lengths(self) -> list[int]:
+        """Lengths of the unrolled graphs, longest first."""
+        return list(self._steps)
+
+    @property
+    def sessions(self) -> dict[str, onnxruntime.InferenceSession]:
+        """Every loaded graph by its file's name."""
+        return {steps_name(length): session for length, session in self._steps.items()} | {HEAD: self._head}
+
+    def advance(self, ids: Ids, lengths: Ids, state: Floats) -> tuple[Floats, Floats]:
+        """Read `lengths[b]` (0 to T) ids of each row of `ids [B, T]` from `state [B, S]`.
+
+        Returns hidden `[B, T, E]`, undefined beyond a row's length, and the state `[B, S]` after each row's last id.
+        """
+        self._check_advance(ids, lengths, state)
+        hidden = np.zeros((*ids.shape, self.hidden_size), np.float32)
+        state = state.copy()
+        start = 0
+        while (rows := np.flatnonzero(lengths > start)).size:
+            parts = np.array_split(rows, -(-rows.size // MAX_TOKENS))
+            length = self._length_of_run(len(parts[0]), int(lengths.max()) - start)
+            chunk = slice(start, start + length)
+            for part in parts:
+                read = np.minimum(lengths[part] - start, length)
+                # Ids beyond a row's length are the caller's padding, and may be anything.
+                inside = np.where(np.arange(length) < read[:, None], ids[part, chunk], 0)
+                feeds = {"ids": inside, "state": state[part]} | ({"lengths": read} if length > 1 else {})
+                hidden[part, chunk], state[part] = _run(self._steps[length], feeds)
+            start += length
+        return hidden, state
+
+    def log_probabilities(self, hidden: Floats) -> Floats:
+        """Log-probability of every word `[N, V]` after `hidden [N, E]`; the caller bounds N."""
+        result = np.empty((len(hidden), self.vocabulary_size), np.float32)
+        for rows, values in self._heads(hidden):
+            result[rows] = values
+        return result
+
+    def top_k(self, hidden: Floats, k: int) -> tuple[Ids, Floats]:
+        """The k likeliest words after `hidden [N, E]`, best first, ties by lower id.
+
+        Returns ids and log-probabilities, both `[N, k]`; a k beyond V gives V of them.
+        """
+        if k < 1:
+            raise EngineError(f"top_k needs k of at least 1, not {k}")
+        k = min(k, self.vocabulary_size)
+        best = np.empty((len(hidden), k), np.int32)
+        values = np.empty((len(hidden), k), np.float32)
+        for rows, chunk in self._heads(hidden):
+            for row, likely in zip(range(rows.start, rows.stop), chunk, strict=True):
+                kth = np.partition(likely, self.vocabulary_size - k)[self.vocabulary_size - k]
+                candidates = np.flatnonzero(likely >= kth)
+                best[row] = candidates[np.argsort(-likely[candidates], kind="stable")][:k]
+                values[row] = likely[best[row]]
+        return best, values
+
+    def score(self, hidden: Floats, targets: Ids) -> tuple[Floats, Ids]:
+        """Log-probability and rank of `targets [N]` after `hidden [N, E]`, in bounded memory whatever N.
+
+        A rank is 1 + the number of words strictly likelier.
+        """
+        if targets.shape != hidden.shape[:1] or _outside(targets, self.vocabulary_size):
+            raise EngineError(f"score needs a target below {self.vocabulary_size} for each of {len(hidden)} vectors")
+        values = np.empty(len(hidden), np.float32)
+        ranks = np.empty(len(hidden), np.int32)
+        for rows, chunk in self._heads(hidden):
+            for row, likely in zip(range(rows.start, rows.stop), chunk, strict=True):
+                values[row] = likely[targets[row]]
+                ranks[row] = 1 + np.count_nonzero(likely > values[row])
+        return values, ranks
+
+    def _heads(self, hidden: Floats) -> Iterator[tuple[slice, Floats]]:
+        """Log-probabilities of a few rows at a time: views of the runtime's own memory, so nothing is copied.
+
+        All three callers cut `hidden` alike, so float32 sums, whose order depends on the number of rows, agree.
+        """
+        if hidden.ndim != 2 or hidden.shape[1] != self.hidden_size:
+            raise EngineError(f"hidden vectors must be [N, {self.hidden_size}], not {list(hidden.shape)}")
+        for start in range(0, len(hidden), self._head_rows):
+            rows = slice(start, min(start + self._head_rows, len(hidden)))
+            yield rows, _run(self._head, {"hidden": hidden[rows]})[0]
+
+    def _length_of_run(self, rows: int, remaining: int) -> int:
+        """The longest graph that has no step too many and keeps to `MAX_TOKENS`; that of one step always fits."""
+        return next(
+            length for length in self._steps if length <= remaining and (length * rows <= MAX_TOKENS or length == 1)
+        )
+
+    def _check_advance(self, ids: Ids, lengths: Ids, state: Floats) -> None:
+        if ids.ndim != 2 or lengths.shape != ids.shape[:1] or state.shape != (len(ids), self.state_size):
+            raise EngineError(
+                f"advance needs ids [B, T], lengths [B] and state [B, {self.state_size}], "
+                f"not {list(ids.shape)}, {list(lengths.shape)} and {list(state.shape)}"
+            )
+        if _outside(lengths, ids.shape[1] + 1):
+            raise EngineError(f"lengths must be 0 to {ids.shape[1]}")
+        if _outside(ids[np.arange(ids.shape[1]) < lengths[:, None]], self.vocabulary_size):
+            raise EngineError(f"ids must be 0 to {self.vocabulary_size - 1}")
+
+
+def load_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """Load one graph on `threads` threads; `EngineError` that names the file where the runtime refuses it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # An idle service must not burn its cores while it waits for the next request.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Its plans for each shape seen pay off when shapes repeat; here they only held a third more memory.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # The runtime's exceptions share no base but Exception.
+        raise EngineError(f"{path} cannot be loaded by ONNX Runtime: {_first_line(error)}") from error
+
+
+def _run(session: onnxruntime.InferenceSession, feeds: dict[str, npt.NDArray[Any]]) -> list[Floats]:
+    try:
+        outputs: list[Floats] = session.run(None, feeds)
+    except Exception as error:  # The runtime's exceptions share no base but Exception.
+        raise EngineError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+    return outputs
+
+
+def _outside(values: Ids, size: int) -> bool:
+    """Whether any value is not in 0..size-1."""
+    return bool(values.size) and (int(values.min()) < 0 or int(values.max()) >= size)
+
+
+def _last_size(value: Any) -> int:
+    """Length of the last axis of a graph's input or output."""
+    size = value.shape[-1]
+    if not isinstance(size, int):
+        raise EngineError(f"graph value {value.name} has no fixed last axis; export the bundle again")
+    return size
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

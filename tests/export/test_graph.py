@@ -1,0 +1,89 @@
+"""Graphs against an independent float64 model, for every kind of model a configuration permits."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from export.quantize import Precision
+from model.config import ModelConfig
+from model.errors import ConfigurationError
+from tests.export.reference import ReferenceModel
+from tests.export.samples import build, config_of, random_ids, random_states, random_weights
+
+TRANSFORMS = ["linear", "grouped", "pyramidal"]
+CONFIGS: list[dict[str, Any]] = [
+    {"input_transform": i, "context_transform": c, "levels": 3} for i, c in itertools.product(TRANSFORMS, TRANSFORMS)
+]
+CONFIGS += [
+    {"subsampling": s, "context_transform": c, "levels": 3, "hidden_size": m}
+    for s, c, m in itertools.product(["skip", "max", "convolution"], ["grouped", "pyramidal"], [16, 12])
+]
+CONFIGS += [
+    {"levels": 4, "average_kernels": "paper", "hidden_size": 20},
+    {"levels": 2, "split": "equal", "residual": False, "hidden_size": 12},
+    {"levels": 1, "groups": 1, "residual": False, "hidden_size": 12},
+    {"embedding_size": 8, "hidden_size": 8, "layers": 1, "groups": 2},
+    {"embedding_size": 1, "hidden_size": 1, "layers": 1, "groups": 1, "levels": 1, "vocabulary_size": 2},
+    {"layers": 4, "hidden_size": 12},
+]
+TOLERANCE = {Precision.FLOAT32: 1e-5, Precision.INT8: 0.1}
+
+
+def largest_difference(config: ModelConfig, precision: Precision, folder: Path) -> float:
+    """Of hidden vectors, states and log-probabilities of ragged rows from random states, from the reference's."""
+    weights = random_weights(config)
+    model, reference = build(config, weights, precision, folder), ReferenceModel(config, weights)
+    lengths = np.array([7, 0, 4, 1], np.int32)
+    ids, states = random_ids(config, 4, 7), random_states(config, 4)
+    hidden, after = model.advance(ids, lengths, states)
+    assert hidden.shape == (4, 7, config.embedding_size)
+    differences = [0.0]
+    for row, length in enumerate(lengths):
+        expected, expected_state = reference.advance(ids[row, :length], states[row])
+        found = hidden[row, :length]
+        differences += [np.abs(found - expected).max(initial=0), np.abs(after[row] - expected_state).max()]
+        likely = reference.log_probabilities(expected)
+        differences.append(np.abs(model.log_probabilities(found) - likely).max(initial=0))
+    return float(np.max(differences))
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("fields", CONFIGS, ids=lambda fields: "-".join(map(str, fields.values())))
+def test_graphs_compute_the_model(fields: dict[str, Any], precision: Precision, tmp_path: Path) -> None:
+    assert largest_difference(config_of(**fields), precision, tmp_path) <= TOLERANCE[precision]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(
+    fields=st.fixed_dictionaries(
+        {
+            "vocabulary_size": st.integers(2, 60),
+            "embedding_size": st.integers(1, 24),
+            "hidden_size": st.integers(1, 24),
+            "layers": st.integers(1, 3),
+            "groups": st.integers(1, 4),
+            "levels": st.integers(1, 4),
+            "input_transform": st.sampled_from(TRANSFORMS),
+            "context_transform": st.sampled_from(TRANSFORMS),
+            "split": st.sampled_from(["geometric", "equal"]),
+            "subsampling": st.sampled_from(["average", "skip", "max", "convolution"]),
+            "average_kernels": st.sampled_from(["released", "paper"]),
+            "residual": st.booleans(),
+        }
+    )
+)
+def test_graphs_compute_whatever_a_configuration_permits(fields: dict[str, Any]) -> None:
+    try:
+        config = ModelConfig.from_dict(fields)
+    except ConfigurationError:
+        assume(False)
+    with TemporaryDirectory() as folder:
+        assert largest_difference(config, Precision.FLOAT32, Path(folder)) <= 1e-5

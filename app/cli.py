@@ -1,0 +1,135 @@
+"""The command line: `python -m app [serve | predict TEXT | score FILE]`.
+
+Boundary: arguments in, tables or JSON out. Every error of the project is one line on standard error and exit status 2.
+What a command does not need is not imported: `predict` and `score` run without FastAPI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from app.settings import load_settings
+from model.errors import PRUError, RequestError, TextError
+
+if TYPE_CHECKING:
+    from app.model_service import ModelService
+
+T = TypeVar("T")
+
+FAILED = 2
+UNLIMITED = sys.maxsize
+"""A terminal's user waits as long as it takes; the limits on requests protect a server."""
+
+cli = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Predict the next word and score text. Settings are environment variables: PRU_BUNDLE, PRU_PORT, ...",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        cli()
+    except PRUError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+@cli.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """Serve where no command is given."""
+    if context.invoked_subcommand is None:
+        serve()
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the bundle over HTTP."""
+    from app.served_model import open_model  # noqa: PLC0415 - `--help` needs no model
+    from app.server import run  # noqa: PLC0415 - the other commands need no server
+
+    settings = load_settings()
+    run(settings, open_model(settings))
+
+
+@cli.command()
+def predict(
+    text: Annotated[str, typer.Argument(help="What came before: whole words.")],
+    *,
+    k: Annotated[int, typer.Option("-k", help="Most predictions, 1 to 100.")] = 10,
+    prefix: Annotated[str, typer.Option(help="The word being typed so far.")] = "",
+    words_only: Annotated[bool, typer.Option("--words-only", help="Leave out punctuation.")] = False,
+    include_special: Annotated[bool, typer.Option("--include-special", help="Also show <unk> and <eos>.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the most likely next words."""
+    from app import terminal  # noqa: PLC0415 - serving needs no tables
+    from app.schemas import PredictRequest  # noqa: PLC0415
+
+    try:
+        request = PredictRequest(text=text, k=k, prefix=prefix, words_only=words_only, include_special=include_special)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(f"{first['loc'][0]}: {first['msg']}") from None
+    answer = ask(lambda service: service.predict(request))
+    terminal.show_predictions(answer, as_json=json)
+
+
+@cli.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="UTF-8 text; - reads standard input.")],
+    include_eos: Annotated[bool, typer.Option("--eos/--no-eos", help="Score the <eos> that ends the text.")] = True,
+    json: Json = False,
+) -> None:
+    """Score a text: its perplexity, and that of each line after all lines before it."""
+    from app import terminal  # noqa: PLC0415
+
+    text = read_text(file)
+
+    async def work(service: ModelService) -> None:
+        scored = await service.score([text], [("text",)], include_eos=include_eos)
+        terminal.show_score(scored[0], service, as_json=json)
+
+    ask(work)
+
+
+def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
+    """Open the settings' bundle, let `work` use the service, and close it."""
+    from app.engine_thread import EngineThread  # noqa: PLC0415 - `--help` needs no engine
+    from app.model_service import ModelService, RequestLimits  # noqa: PLC0415
+    from app.served_model import open_model  # noqa: PLC0415
+
+    settings = load_settings()
+    served = open_model(settings)
+
+    async def session() -> T:
+        engine = EngineThread(served.build_engine, queue_limit=0, deadline=None)
+        try:
+            identity = served.identity(await engine.start())
+            limits = RequestLimits(texts=UNLIMITED, tokens=UNLIMITED)
+            return await work(ModelService(identity, served.vocabulary, engine, limits))
+        finally:
+            engine.close()
+
+    return asyncio.run(session())
+
+
+def read_text(path: Path) -> str:
+    """A file's text, or standard input's for `-`; `TextError` where there is none or it is not UTF-8."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path} is not UTF-8 (byte {error.start}); convert it, for example with iconv") from None

@@ -1,0 +1,74 @@
+"""The service's own errors, and the HTTP status of every error of the project.
+
+Boundary: classes and one table. How an error is written as an answer is `app.problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from model.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigurationError,
+    CorpusError,
+    EngineError,
+    ExportError,
+    PRUError,
+    RequestError,
+    TextError,
+    TrainingError,
+)
+
+
+class FieldError(RequestError):
+    """A request field that cannot be honoured. `path` leads to it: `("texts", 3)`."""
+
+    def __init__(self, path: Sequence[str | int], message: str) -> None:
+        super().__init__(message)
+        self.path = tuple(path)
+
+
+class ServiceError(PRUError):
+    """The service cannot take this request now; the same request may succeed later."""
+
+
+class StartingError(ServiceError):
+    """The engine is not warm yet."""
+
+
+class DrainingError(ServiceError):
+    """The service finishes what it has and takes nothing new."""
+
+
+class OverloadedError(ServiceError):
+    """More requests wait for the engine than the queue's limit."""
+
+
+class DeadlineError(ServiceError):
+    """The request waited and ran for longer than the deadline."""
+
+
+STATUS: dict[type[PRUError], HTTPStatus] = {
+    PRUError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    TextError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CorpusError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    CheckpointError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    BundleError: HTTPStatus.SERVICE_UNAVAILABLE,
+    TrainingError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ExportError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    FieldError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ServiceError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StartingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    DrainingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    OverloadedError: HTTPStatus.TOO_MANY_REQUESTS,
+    DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
+}
+"""The status of every error class. A test finds every class of the tree here."""
+
+TOLD = (RequestError, ServiceError, TextError)
+"""Classes whose message is for the client. That of any other is for the log alone."""

@@ -1,0 +1,172 @@
+"""What every HTTP request passes: its id, the limit on its body, the watch for a client that left, and its log line.
+
+Boundary: plain ASGI, so that a request costs a few function calls and nothing is buffered. Stands around all of the
+service's code: whatever escapes that is logged here, without its message, and answered with a problem document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from http import HTTPStatus
+from time import perf_counter
+
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from app.errors import DrainingError
+from app.lifecycle import Lifecycle
+from app.problems import failure_detail, problem, problem_of
+from model.errors import PRUError
+
+CLIENT_LEFT = 499
+"""Logged in place of a status when the client closed the connection before it was answered."""
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMiddleware:
+    """Wraps the application of one service."""
+
+    def __init__(
+        self, app: ASGIApp, *, lifecycle: Lifecycle, logger: FilteringBoundLogger, max_body_bytes: int
+    ) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+        self._logger = logger
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+        exchange = _Exchange(scope, receive, send, self._max_body_bytes)
+        try:
+            await self._answer(scope, exchange)
+        finally:
+            exchange.close()
+            self._log(scope, exchange, perf_counter() - began)
+
+    async def _answer(self, scope: Scope, exchange: _Exchange) -> None:
+        try:
+            refusal = self._refusal(scope, exchange)
+            await (refusal or self._app)(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not exchange.client_left:
+                raise
+            exchange.task.uncancel()
+        except Exception as error:
+            self._logger.error("failed", request_id=exchange.request_id, route=_route(scope), error=error)
+            if exchange.status is None:
+                await _failure(error, exchange.request_id)(scope, exchange.receive, exchange.send)
+
+    def _refusal(self, scope: Scope, exchange: _Exchange) -> Response | None:
+        """The answer to anything but a probe once the service is stopping."""
+        try:
+            if not scope["path"].startswith("/health/"):
+                self._lifecycle.check_taking_requests()
+        except DrainingError as error:
+            refusal = problem_of(error, exchange.request_id)
+            refusal.headers["Connection"] = "close"
+            return refusal
+        return None
+
+    def _log(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
+        route = _route(scope)
+        write = self._logger.debug if route and route.startswith("/health/") else self._logger.info
+        write(
+            "request",
+            request_id=exchange.request_id,
+            method=scope["method"] if scope["method"] in _METHODS else "other",
+            route=route,
+            status=CLIENT_LEFT if exchange.client_left else exchange.status,
+            milliseconds=round(seconds * 1000, 3),
+        )
+
+
+class _Exchange:
+    """One request and its response: `receive` and `send` as the application sees them."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self.request_id, self._announced = _read_headers(scope["headers"])
+        self.status: int | None = None
+        self.client_left = False
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self._receive = receive
+        self._send = send
+        self._max_body_bytes = max_body_bytes
+        self._received = 0
+        self._watch: asyncio.Task[None] | None = None
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def receive(self) -> Message:
+        """The next message. After the body's end: waits for the client to leave, which also cancels the request."""
+        if self._watch is not None:
+            await asyncio.shield(self._watch)
+            return {"type": "http.disconnect"}
+        if self._announced > self._max_body_bytes:
+            raise _too_large(self._max_body_bytes)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > self._max_body_bytes:
+                raise _too_large(self._max_body_bytes)
+            if not message.get("more_body", False):
+                self._watch = asyncio.create_task(self._wait_until_client_leaves())
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send on, with the request id in the response's headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode("ascii"))]
+        await self._send(message)
+
+    def close(self) -> None:
+        """End the watch."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _wait_until_client_leaves(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self.status is None:
+            self.client_left = True
+            self.task.cancel()
+
+
+def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, int]:
+    """The request's id (made here where the client sent none or a strange one) and its announced length (or 0)."""
+    request_id, length = "", 0
+    for name, value in headers:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            request_id = value.decode("ascii")
+        elif name == b"content-length" and value.isdigit():
+            length = int(value[:20])
+    return request_id or uuid.uuid4().hex, length
+
+
+def _route(scope: Scope) -> str | None:
+    """The matched route's template: what was asked for, without the path that a user may have written text into."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path
+
+
+def _too_large(limit: int) -> HTTPException:
+    """413, and the connection closed: what is left of the body is not read."""
+    detail = f"the body is larger than {limit} bytes; send less at a time"
+    return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, {"Connection": "close"})
+
+
+def _failure(error: Exception, request_id: str) -> Response:
+    if isinstance(error, PRUError):
+        return problem_of(error, request_id)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, failure_detail(request_id), request_id)

@@ -1,0 +1,48 @@
+"""How refusals appear in the OpenAPI document."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.problems import PROBLEM_JSON
+from app.schemas import Problem
+
+MEANING = {
+    HTTPStatus.BAD_REQUEST: "The body cannot be parsed.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not called JSON.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "A field is wrong; `errors` says which.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests wait; see Retry-After.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The service is starting or stopping.",
+    HTTPStatus.GATEWAY_TIMEOUT: "The request was not done within the deadline.",
+}
+
+SCHEMA = "#/components/schemas/{model}"
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: HTTPStatus) -> Responses:
+    """The `responses` argument of a route that may answer with these problems."""
+    schema = {"$ref": SCHEMA.format(model=Problem.__name__)}
+    return {
+        status.value: {"description": MEANING[status], "content": {PROBLEM_JSON: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+REFUSALS = problems(*MEANING)
+"""Every refusal that a request with a body may meet."""
+
+
+def add_problem_schema(app: FastAPI) -> None:
+    """Make the document of all the routes included so far, and put into it the schema that refusals refer to.
+
+    FastAPI can declare further answers only in the media type of the first, and a problem has its own.
+    """
+    schema = Problem.model_json_schema(mode="serialization", ref_template=SCHEMA)
+    schemas = app.openapi()["components"]["schemas"]
+    schemas |= schema.pop("$defs") | {Problem.__name__: schema}

@@ -1,0 +1,115 @@
+"""One text with its scores, as answers show it: whole, by token, by typed word, by line.
+
+Boundary: arrangement and sums of scores that `app.scoring` computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from app.schemas import Score, TextScore, TokenScore, WordScore
+from app.scoring import Likelihood, Scores, bits, likelihood
+from model.vocabulary import Tokens, Vocabulary
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a text and the figures of its tokens, its `<eos>` with them where that was scored."""
+
+    text: str
+    likelihood: Likelihood
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text, its tokens and their scores (arrays of one length)."""
+
+    text: str
+    tokens: Tokens
+    scores: Scores
+
+    @cached_property
+    def likelihood(self) -> Likelihood:
+        """Figures of the whole text."""
+        return likelihood(self.scores.log_probabilities, self.tokens.unknown)
+
+    def answer(self, vocabulary: Vocabulary, *, tokens: bool, words: bool) -> TextScore:
+        """The answer for this text, with its tokens and words where asked; what was not asked stays unset."""
+        details: dict[str, Any] = {}
+        if tokens:
+            details["tokens"] = list(self._tokens(vocabulary))
+        if words:
+            details["words"] = list(self._words())
+        return TextScore(**score_of(self.likelihood).model_dump(), **details)
+
+    def lines(self, eos_id: int) -> Iterator[Line]:
+        """The text's lines; each ends with its `<eos>`."""
+        breaks = np.flatnonzero(self.tokens.ids == eos_id) + 1
+        edges = sorted({0, *breaks.tolist(), len(self.tokens.ids)})
+        for first, last in pairwise(edges):
+            start, end = int(self.tokens.starts[first]), int(self.tokens.ends[last - 1])
+            part = slice(first, last)
+            yield Line(
+                self.text[start:end].rstrip("\r\n"),
+                likelihood(self.scores.log_probabilities[part], self.tokens.unknown[part]),
+            )
+
+    def _tokens(self, vocabulary: Vocabulary) -> Iterator[TokenScore]:
+        columns = zip(
+            self.tokens.ids.tolist(),
+            self.tokens.starts.tolist(),
+            self.tokens.ends.tolist(),
+            self.scores.log_probabilities.astype(np.float64).tolist(),
+            self.scores.ranks.tolist(),
+            self.tokens.unknown.tolist(),
+            strict=True,
+        )
+        for token_id, start, end, log_probability, rank, unknown in columns:
+            yield TokenScore(
+                token=vocabulary.word_of(token_id),
+                start=start,
+                end=end,
+                log_probability=log_probability,
+                surprisal=bits(log_probability),
+                rank=rank,
+                oov=unknown,
+            )
+
+    def _words(self) -> Iterator[WordScore]:
+        """Each typed word, newline and scored end of the text; their log-probabilities sum to the text's."""
+        if not len(self.tokens.words):
+            return
+        firsts = np.flatnonzero(np.diff(self.tokens.words, prepend=-1))
+        lasts = np.append(firsts[1:], len(self.tokens.words)) - 1
+        sums = np.add.reduceat(self.scores.log_probabilities.astype(np.float64), firsts)
+        unknown = np.logical_or.reduceat(self.tokens.unknown, firsts)
+        starts, ends = self.tokens.starts[firsts].tolist(), self.tokens.ends[lasts].tolist()
+        counts = (lasts - firsts + 1).tolist()
+        columns = zip(starts, ends, counts, sums.tolist(), unknown.tolist(), strict=True)
+        for start, end, count, log_probability, oov in columns:
+            yield WordScore(
+                word=self.text[start:end],
+                start=start,
+                end=end,
+                token_count=count,
+                log_probability=log_probability,
+                surprisal=bits(log_probability),
+                oov=oov,
+            )
+
+
+def score_of(figures: Likelihood) -> Score:
+    """Figures as an answer."""
+    return Score(
+        perplexity=figures.perplexity,
+        perplexity_without_oov=figures.perplexity_without_oov,
+        log_likelihood=figures.log_likelihood,
+        token_count=figures.token_count,
+        oov_count=figures.oov_count,
+    )

@@ -1,0 +1,62 @@
+"""Settings of the service, read from the environment (`PRU_PORT=9000`).
+
+Boundary: values and their limits only; nothing here opens a file or a socket.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.errors import ConfigurationError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+class LogLevel(StrEnum):
+    """Least severe log line that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, at most four: a step of the model has too little work for more."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, cores)
+
+
+class Settings(BaseSettings):
+    """Every setting, with the environment variable `PRU_<NAME>` that changes it."""
+
+    model_config = SettingsConfigDict(env_prefix="PRU_", frozen=True, extra="forbid")
+
+    bundle: Path = Field(PROJECT_ROOT / "bundles" / "wikitext-2", description="Bundle folder to serve.")
+    precision: str = Field("auto", description="Precision of the engine; auto takes int8 where there is one.")
+    threads: int = Field(default_factory=usable_cores, ge=1, le=256, description="Threads of the engine.")
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    log_level: LogLevel = Field(LogLevel.INFO, description="Least severe log line written.")
+
+    max_body_bytes: int = Field(4 * 2**20, ge=1, description="Largest request body.")
+    max_texts: int = Field(1024, ge=1, description="Most texts in one request.")
+    max_tokens: int = Field(250_000, ge=1, description="Most tokens read in one request, all texts together.")
+    queue_limit: int = Field(256, ge=0, description="Most requests that wait for the engine.")
+    deadline_seconds: float = Field(60.0, gt=0, le=3600, description="Longest time a request waits and runs.")
+
+
+def load_settings() -> Settings:
+    """Read the environment; raise `ConfigurationError` that names the first wrong variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(f"PRU_{name}: {first['msg']}; correct or unset this variable") from None

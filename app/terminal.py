@@ -1,0 +1,67 @@
+"""Answers as a person or a program reads them in a terminal: tables, or one JSON document.
+
+Boundary: printing only.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from app.model_service import ModelService
+from app.schemas import PredictAnswer
+from app.scored_text import ScoredText, score_of
+from app.scoring import Likelihood
+
+
+def show_predictions(answer: PredictAnswer, *, as_json: bool) -> None:
+    """Print the most likely next words."""
+    if as_json:
+        print(answer.model_dump_json(indent=2))
+        return
+    table = Table("word", caption=f"{answer.model.name}, {answer.model.precision}; {answer.token_count} tokens read")
+    table.add_column("probability", justify="right")
+    table.add_column("log-probability", justify="right")
+    for prediction in answer.predictions:
+        table.add_row(escape(prediction.word), f"{prediction.probability:.4f}", f"{prediction.log_probability:.3f}")
+    Console().print(table)
+
+
+def show_score(scored: ScoredText, service: ModelService, *, as_json: bool) -> None:
+    """Print a text's perplexity and its lines' figures; blank lines only add to the whole."""
+    lines = [
+        (number, line)
+        for number, line in enumerate(scored.lines(service.vocabulary.eos_id), start=1)
+        if line.text.strip()
+    ]
+    if as_json:
+        document = {
+            "model": service.identity.model_dump(),
+            **_figures(scored.likelihood),
+            "lines": [{"line": number, **_figures(line.likelihood)} for number, line in lines],
+        }
+        print(json.dumps(document, indent=2))
+        return
+    table = Table()
+    for name in ("line", "tokens", "unknown", "perplexity"):
+        table.add_column(name, justify="right")
+    table.add_column("text", overflow="ellipsis", no_wrap=True)
+    for number, line in lines:
+        table.add_row(str(number), *_cells(line.likelihood), escape(line.text))
+    table.add_section()
+    table.add_row("all", *_cells(scored.likelihood), style="bold")
+    table.caption = f"{service.identity.name}, {service.identity.precision}"
+    Console().print(table)
+
+
+def _figures(figures: Likelihood) -> dict[str, Any]:
+    return score_of(figures).model_dump()
+
+
+def _cells(figures: Likelihood) -> tuple[str, str, str]:
+    perplexity = figures.perplexity
+    return str(figures.token_count), str(figures.oov_count), "-" if perplexity is None else f"{perplexity:.2f}"

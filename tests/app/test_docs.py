@@ -1,0 +1,87 @@
+"""`/docs` and `/openapi.json`: complete, and needing nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+
+def document(client: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def references(node: Any) -> set[str]:
+    """Every `$ref` under a node."""
+    if isinstance(node, dict):
+        own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+        return own.union(*map(references, node.values()))
+    if isinstance(node, list):
+        return set().union(*map(references, node))
+    return set()
+
+
+def test_the_page_fetches_only_from_this_server(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    addresses = re.findall(r"""(?:src|href)="([^"]*)"|url: '([^']*)'""", page.text)
+    found = [address for pair in addresses for address in pair if address]
+    assert len(found) >= 3
+    for address in found:
+        assert address.startswith("/"), address
+        assert not address.startswith("//"), address
+        assert client.get(address).status_code == 200, address
+    assert "http" not in page.text.replace("httpx", "")
+
+
+def test_every_route_is_documented(client: TestClient) -> None:
+    paths = document(client)["paths"]
+    assert {path: set(methods) for path, methods in paths.items()} == {
+        "/predict": {"post"},
+        "/perplexity": {"post"},
+        "/model": {"get"},
+        "/health/live": {"get"},
+        "/health/ready": {"get"},
+    }
+
+
+def test_every_reference_has_its_schema(client: TestClient) -> None:
+    api = document(client)
+    schemas = {f"#/components/schemas/{name}" for name in api["components"]["schemas"]}
+    assert references(api) <= schemas
+    assert "#/components/schemas/Problem" in schemas
+    assert not any("HTTPValidationError" in name for name in schemas)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/perplexity"])
+def test_every_refusal_is_documented_as_a_problem(client: TestClient, path: str) -> None:
+    responses = document(client)["paths"][path]["post"]["responses"]
+    assert responses.keys() == {"200", "400", "413", "415", "422", "429", "503", "504"}
+    for status, response in responses.items():
+        assert list(response["content"]) == ["application/json" if status == "200" else "application/problem+json"]
+
+
+def test_every_field_that_a_client_sends_is_described(client: TestClient) -> None:
+    schemas = document(client)["components"]["schemas"]
+    for name in ("PredictRequest", "PerplexityRequest"):
+        assert schemas[name]["additionalProperties"] is False
+        for field, schema in schemas[name]["properties"].items():
+            assert schema.get("description"), f"{name}.{field}"
+
+
+def test_the_limits_of_fields_are_documented(client: TestClient) -> None:
+    schemas = document(client)["components"]["schemas"]
+    k = schemas["PredictRequest"]["properties"]["k"]
+    assert (k["type"], k["minimum"], k["maximum"], k["default"]) == ("integer", 1, 100, 5)
+    assert schemas["PredictRequest"]["required"] == ["text"]
+    assert schemas["PerplexityRequest"]["properties"]["texts"]["minItems"] == 1
+    assert schemas["PerplexityRequest"]["oneOf"] == [{"required": ["text"]}, {"required": ["texts"]}]
+
+
+def test_the_documented_pattern_of_a_prefix_is_what_is_taken(client: TestClient) -> None:
+    pattern = re.compile(document(client)["components"]["schemas"]["PredictRequest"]["properties"]["prefix"]["pattern"])
+    for character in map(chr, range(0x10000)):
+        assert bool(pattern.search(character)) != character.isspace(), hex(ord(character))

@@ -1,0 +1,72 @@
+"""Fair timing of alternatives: interleaved runs, medians, and a table that says what was aimed at.
+
+Boundary: callables in, rows out. What is measured is the business of the other files here.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+SECONDS = 0.2
+"""Shortest time of one run: a quick action is repeated until it takes that long."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. `ratio` is what `bar` speaks of."""
+
+    name: str
+    figures: str
+    ratio: float
+    bar: str
+    met: bool
+
+
+def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of one call of each action, measured in turn, `rounds` times, after a warm-up."""
+    repeats = {}
+    for name, action in actions.items():
+        action()
+        began = time.perf_counter()
+        action()
+        repeats[name] = max(1, round(SECONDS / (time.perf_counter() - began)))
+    runs: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            began = time.perf_counter()
+            for _ in range(repeats[name]):
+                action()
+            runs[name].append((time.perf_counter() - began) / repeats[name])
+    return {name: statistics.median(times) for name, times in runs.items()}
+
+
+def at_least(name: str, figures: str, ratio: float, bar: float) -> Row:
+    """A row whose ratio should be at least `bar`."""
+    return Row(name, figures, ratio, f">= {bar:g}x", ratio >= bar)
+
+
+def at_most(name: str, figures: str, ratio: float, bar: float) -> Row:
+    """A row whose ratio should be at most `bar`."""
+    return Row(name, figures, ratio, f"<= {bar:g}x", ratio <= bar)
+
+
+def milliseconds(**seconds: float) -> str:
+    """Times in words: `int8 1.20 ms, torch 9.80 ms`."""
+    return ", ".join(f"{name.replace('_', ' ')} {value * 1e3:.2f} ms" for name, value in seconds.items())
+
+
+def show(title: str, rows: Sequence[Row], console: Console) -> None:
+    """Print a table for people, then one JSON line a row for programs."""
+    table = Table("row", "medians", "ratio", "bar", "met", title=title)
+    for row in rows:
+        table.add_row(row.name, row.figures, f"{row.ratio:.2f}x", row.bar, "yes" if row.met else "no")
+    console.print(table)
+    for row in rows:
+        print(json.dumps({"model": title, **asdict(row)}))

@@ -31,7 +31,7 @@ def export(
     checkpoint: Annotated[Path, typer.Option(help="Folder that `python -m training train` wrote.")],
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     precision: Annotated[list[Precision] | None, typer.Option(help="May be given twice; both unless given.")] = None,
-    text: Annotated[list[Path] | None, typer.Option(help="UTF-8 text to validate on; random ids without it.")] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="Text to validate on; else the model writes one.")] = None,
     text_name: Annotated[str | None, typer.Option(help="What the manifest calls that text; its file names.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the checkpoint folder's.")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Read at most this many tokens of the text.")] = Options.tokens,

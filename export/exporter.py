@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from export.builder import WeightStore
@@ -40,12 +40,16 @@ from model.checkpoint import load_checkpoint, load_weights
 from model.config import ModelConfig
 from model.errors import BundleError, ExportError, PRUError
 from model.files import read_json, sync_folder, write_atomically
+from model.language_model import LanguageModel
+from model.machine import processor_name
 from model.onnx_model import HEAD, Ids, OnnxModel, steps_name
 from model.vocabulary import Vocabulary
 
 STEP_LENGTHS = (1, 4, 16, 32)
 """Steps of the unrolled graphs: one for a keystroke; the longest is 2 to 3 times faster a token for one text alone."""
 WEIGHTS = "weights.bin"
+OWN_PASSAGES, OWN_LENGTH = 16, 128
+"""Passages, and tokens of each, that a model writes to be validated on."""
 
 ShowProgress = Callable[[str, int, int], None]
 """Told of a stage's name, how many tokens it reads, and how many more it has read."""
@@ -76,10 +80,7 @@ class Options:
 
 
 def read_texts(paths: Sequence[Path], name: str | None, vocabulary: Vocabulary) -> Text:
-    """Files as one text. Without a file, random ids: they show that graphs and model agree, not how good they are."""
-    if not paths:
-        random = np.random.default_rng(0).integers(0, len(vocabulary), 2000)
-        return Text(None, random.astype(np.int32))
+    """Files as one text, every file ended by `<eos>`."""
     parts = []
     for path in paths:
         try:
@@ -93,6 +94,23 @@ def read_texts(paths: Sequence[Path], name: str | None, vocabulary: Vocabulary) 
     return Text(name or " + ".join(path.name for path in paths), np.concatenate(parts))
 
 
+@torch.inference_mode()
+def write_text(model: LanguageModel, eos_id: int) -> Text:
+    """What the model itself writes, for where there is no text at hand: drawn from its own distribution, seed 0.
+
+    It is as likely to the model as text of its corpus is, so it shows whether the graphs agree with the model and what
+    int8 costs; how good the model is it does not show.
+    """
+    generator = torch.Generator().manual_seed(0)
+    state = model.initial_state(OWN_PASSAGES)
+    words = [torch.full((OWN_PASSAGES, 1), eos_id)]
+    for _ in range(OWN_LENGTH):
+        hidden, state = model(words[-1], state)
+        words.append(model.log_probabilities(hidden[:, -1]).exp().multinomial(1, generator=generator))
+    ids: Ids = torch.cat(words[1:], dim=1).flatten().numpy().astype(np.int32)
+    return Text(None, ids)
+
+
 def export_bundle(
     checkpoint: Path, out: Path, options: Options, progress: ShowProgress
 ) -> tuple[Manifest, dict[Precision, Measured]]:
@@ -102,7 +120,10 @@ def export_bundle(
     """
     _check_out(out, options.replace)
     reference, vocabulary, record = load_checkpoint(checkpoint)
-    text = read_texts(options.texts, options.text_name, vocabulary)
+    if options.texts:
+        text = read_texts(options.texts, options.text_name, vocabulary)
+    else:
+        text = write_text(reference, vocabulary.eos_id)
     ids = text.ids[: options.tokens]
     model = fold_model(reference.config, load_weights(checkpoint))
     count = len(ids)
@@ -147,15 +168,15 @@ def _manifest(
     options: Options,
 ) -> Manifest:
     sums = sums_of(folder)
-    data = text_name or "random ids"
+    data = text_name or "text the model wrote"
     circumstances = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "hardware": {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()},
+        "hardware": {"machine": platform.machine(), "processor": processor_name(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,
             "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": version("onnxruntime"),
             "torch": torch.__version__,
         },
     }
@@ -223,14 +244,3 @@ def _new_folder(out: Path) -> Iterator[Path]:
         if replaced.exists() and not out.exists():
             replaced.rename(out)
         shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )

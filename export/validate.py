@@ -176,7 +176,7 @@ def check_cost(measured: Measured, precision: Precision, max_cost: float) -> Non
     """Refuse a precision whose perplexity is too far from the reference's."""
     if precision is Precision.FLOAT32 and abs(measured.cost) > FLOAT32_LIMIT:
         raise ExportError(
-            f"float32 changes perplexity by {measured.cost:+.2%}, more than {FLOAT32_LIMIT:.2%}; "
+            f"float32 changes perplexity by {measured.cost:+.4%}, more than {FLOAT32_LIMIT:.4%}; "
             "this is a fault of the export or of this ONNX Runtime"
         )
     if precision is Precision.INT8 and measured.cost > max_cost:

@@ -13,6 +13,7 @@ A precision's folder holds one weights file and these graphs:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,9 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from model.errors import EngineError
+
+# Unless told not to before it is imported, ONNX Runtime gives the machine an id and reports its use to its makers.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]

@@ -10,6 +10,8 @@ import pytest
 
 # Models of a few hundred numbers: a second thread would only wait for the first, and longer on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Some tests import ONNX Runtime themselves; `model.onnx_model` says what it would do.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

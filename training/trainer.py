@@ -23,6 +23,7 @@ from model.config import ModelConfig
 from model.errors import TrainingError
 from model.files import write_json
 from model.language_model import LanguageModel
+from model.machine import processor_name
 from model.vocabulary import Ids, Vocabulary
 from training.batching import as_rows, context_and_targets, segment_count, segments
 from training.cross_entropy import tied_cross_entropy
@@ -206,18 +207,9 @@ class Trainer:
             "seconds": position.seconds,
             "finished": False,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+            "hardware": {"processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
-
-
-def processor() -> str:
-    """Name of the CPU, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def is_occupied(out: Path) -> bool:

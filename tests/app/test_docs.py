@@ -84,4 +84,4 @@ def test_the_limits_of_fields_are_documented(client: TestClient) -> None:
 def test_the_documented_pattern_of_a_prefix_is_what_is_taken(client: TestClient) -> None:
     pattern = re.compile(document(client)["components"]["schemas"]["PredictRequest"]["properties"]["prefix"]["pattern"])
     for character in map(chr, range(0x10000)):
-        assert bool(pattern.search(character)) != character.isspace(), hex(ord(character))
+        assert bool(pattern.fullmatch(character)) != character.isspace(), hex(ord(character))

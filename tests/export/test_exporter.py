@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from export import exporter
 from export.cli import main
+from export.exporter import write_text
 from export.validate import OnnxReader, perplexity
 from model.bundle import open_bundle
+from model.checkpoint import load_checkpoint
 from model.onnx_model import OnnxModel
 from tests.export.reference import ReferenceModel
 from tests.export.samples import TEXT, config_of, random_weights, vocabulary_of, write_checkpoint
@@ -96,7 +99,23 @@ def test_one_precision_may_be_chosen_and_without_a_text_no_quality_is_claimed(
     assert set(manifest.engines["onnx"]) == {"int8"}
     assert manifest.metrics == ()
     validated = manifest.engines["onnx"]["int8"].validated
-    assert (validated["data"], validated["tokens"]) == ("random ids", 300)
+    assert (validated["data"], validated["tokens"]) == ("text the model wrote", 300)
+
+
+def test_the_text_a_model_writes_is_always_the_same_and_follows_its_distribution(checkpoint: Path) -> None:
+    model, vocabulary, _ = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        model.decoder.bias[7] += 3.0
+    text, again = (write_text(model, vocabulary.eos_id) for _ in range(2))
+    assert text.name is None
+    assert len(text.ids) == 16 * 128
+    np.testing.assert_array_equal(text.ids, again.ids)
+    rows = torch.from_numpy(text.ids.reshape(16, 128)).long()
+    before = torch.cat([torch.full((16, 1), vocabulary.eos_id), rows[:, :-1]], dim=1)
+    hidden, _ = model(before, model.initial_state(16))
+    expected = model.log_probabilities(hidden).exp()[..., 7].mean().item()
+    assert expected > 3 / len(vocabulary)
+    assert np.mean(text.ids == 7) == pytest.approx(expected, abs=0.05)
 
 
 def test_a_precision_that_costs_too_much_is_refused_and_nothing_is_left(

@@ -1,6 +1,7 @@
 """The unit against `torch.nn.LSTM`, its fast form against the cell, and sequences against their chunks."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from model.config import ModelConfig, Subsampling, Transform
 from model.errors import ConfigurationError
 from model.pru import PRU, PRULayer, State, unpack
 
-TIGHT = {"rtol": 1e-12, "atol": 1e-12}
+TIGHT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def config(**changes: object) -> ModelConfig:
@@ -36,11 +37,16 @@ def step_by_step(layer: PRULayer, x: Tensor, state: State) -> tuple[Tensor, Stat
 def test_an_lstm_configured_layer_equals_torchs_lstm_with_its_gradients() -> None:
     layer = PRULayer(8, 12, config(groups=1, levels=1, residual=False)).double()
     lstm = nn.LSTM(8, 12, batch_first=True).double()
+    ours, theirs = dict(layer.named_parameters()), dict(lstm.named_parameters())
+    names = {
+        "input.levels.0.weight": "weight_ih_l0",
+        "context.weight": "weight_hh_l0",
+        "input.bias": "bias_ih_l0",
+        "context.bias": "bias_hh_l0",
+    }
     with torch.no_grad():
-        lstm.weight_ih_l0.copy_(layer.input.levels[0].weight.reshape(48, 8))
-        lstm.weight_hh_l0.copy_(layer.context.weight.reshape(48, 12))
-        lstm.bias_ih_l0.copy_(layer.input.bias.reshape(-1))
-        lstm.bias_hh_l0.copy_(layer.context.bias.reshape(-1))
+        for name, other in names.items():
+            theirs[other].copy_(ours[name].reshape(theirs[other].shape))
     x = torch.randn(3, 7, 8, dtype=torch.float64)
     h0, c0 = random_state(3, 12)
     y, (h, c) = layer(x, (h0, c0))
@@ -52,21 +58,18 @@ def test_an_lstm_configured_layer_equals_torchs_lstm_with_its_gradients() -> Non
     weight = torch.randn_like(y)
     (y * weight).sum().add(c.sum()).backward(retain_graph=True)
     (expected * weight).sum().add(expected_c.sum()).backward()
-    pairs = [
-        (layer.input.levels[0].weight, lstm.weight_ih_l0),
-        (layer.context.weight, lstm.weight_hh_l0),
-        (layer.input.bias, lstm.bias_ih_l0),
-        (layer.context.bias, lstm.bias_hh_l0),
-    ]
-    for ours, theirs in pairs:
-        torch.testing.assert_close(ours.grad.reshape(theirs.shape), theirs.grad, **TIGHT)
+    for name, other in names.items():
+        mine, reference = ours[name].grad, theirs[other].grad
+        assert mine is not None
+        assert reference is not None
+        torch.testing.assert_close(mine.reshape(reference.shape), reference, **TIGHT)
 
 
 @pytest.mark.parametrize(("groups", "levels", "inputs"), [(1, 2, 12), (2, 3, 8), (4, 2, 12), (4, 4, 20)])
 def test_a_layer_equals_one_lstm_a_group(groups: int, levels: int, inputs: int) -> None:
     """DESIGN: average sub-sampling is linear, so each group is an LSTM with a dense input matrix of its own."""
     layer = PRULayer(inputs, 12, config(embedding_size=20, groups=groups, levels=levels)).double()
-    m = 12 // groups
+    m, weights = 12 // groups, dict(layer.named_parameters())
     # The input's matrix as it acts: the images of the unit vectors, less the image of zero.
     eye, zero = torch.eye(inputs, dtype=torch.float64), torch.zeros(1, inputs, dtype=torch.float64)
     offset = layer.from_input(zero)[0]
@@ -77,11 +80,14 @@ def test_a_layer_equals_one_lstm_a_group(groups: int, levels: int, inputs: int) 
     for j in range(groups):
         part = slice(j * m, (j + 1) * m)
         lstm = nn.LSTM(inputs, m, batch_first=True).double()
+        parameters = {
+            "weight_ih_l0": matrix[:, part].reshape(4 * m, inputs),
+            "weight_hh_l0": weights["context.weight"][:, j].reshape(4 * m, m),
+            "bias_ih_l0": offset[:, part].reshape(-1),
+            "bias_hh_l0": weights["context.bias"][:, part].reshape(-1),
+        }
+        lstm.load_state_dict(parameters)
         with torch.no_grad():
-            lstm.weight_ih_l0.copy_(matrix[:, part].reshape(4 * m, inputs))
-            lstm.weight_hh_l0.copy_(layer.context.weight[:, j].reshape(4 * m, m))
-            lstm.bias_ih_l0.copy_(offset[:, part].reshape(-1))
-            lstm.bias_hh_l0.copy_(layer.context.bias[:, part].reshape(-1))
             expected, (expected_h, expected_c) = lstm(
                 x, (h0[None, :, part].contiguous(), c0[None, :, part].contiguous())
             )

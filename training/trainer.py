@@ -93,7 +93,18 @@ class Trainer:
         """Train until the recipe's last epoch, or until `should_stop` (asked after every update).
 
         Returns whether the run is finished. Either way `out` holds a checkpoint, and an unfinished run can be resumed.
+        Raises `TrainingError` where the loss is not finite or `out` cannot be written; earlier files stay as they were.
         """
+        try:
+            return self._run(observer, should_stop)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.out} cannot be written: {error.strerror or error}; mend that, and --resume goes on from what was "
+                "saved last"
+            ) from None
+
+    def _run(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
+        self.out.mkdir(parents=True, exist_ok=True)
         observer.started(self.position, self.segments, self.recipe.epochs)
         while self.position.epoch < self.recipe.epochs:
             stopped = self._epoch(observer, should_stop)

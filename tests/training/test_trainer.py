@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -192,6 +193,38 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data: Data, 
         run.model.embedding.weight[3] = torch.nan
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+ \(epoch 1\)"):
         run.run(Silent())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "training.json", "resume.safetensors"])
+def test_a_full_disk_stops_the_run_and_leaves_what_was_saved_before(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    trainer(data, tmp_path, recipe()).run(Silent(), stop_after(20))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    resumed = trainer(data, tmp_path, recipe())
+    resumed.resume()
+    with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
+        resumed.run(Silent())
+    assert (tmp_path / file).read_bytes() == before[file]
+    assert {path.name for path in tmp_path.iterdir()} == before.keys()
+    load_checkpoint(tmp_path)
+    trainer(data, tmp_path, recipe()).resume()
+
+
+def test_an_out_folder_that_cannot_be_made_is_refused_before_any_training(data: Data, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    seen = Silent()
+    with pytest.raises(TrainingError, match="cannot be written"):
+        trainer(data, tmp_path / "file", recipe()).run(seen)
+    assert seen.steps == []
 
 
 def test_a_text_too_short_for_the_batch_is_refused(data: Data, tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ class Trainer:
             return self._run(observer, should_stop)
         except OSError as error:
             raise TrainingError(
-                f"{self.out} cannot be written: {error.strerror or error}; mend that, and --resume goes on from what was "
-                "saved last"
+                f"{self.out} cannot be written: {error.strerror or error}; mend that, and --resume goes on from "
+                "what was saved last"
             ) from None
 
     def _run(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:

@@ -1,0 +1,93 @@
+"""From text to an answered request: what training measures, export writes and the service answers is one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.served_model import open_model
+from app.settings import Settings
+from export.exporter import Options, export_bundle
+from model.bundle import Bundle, open_bundle
+from model.checkpoint import load_checkpoint
+from tests.app.serving import serving
+from tests.source import ROOT
+from training.evaluate import evaluate
+
+CHECKPOINT, BUNDLE = ROOT / "checkpoints" / "wikitext-2", ROOT / "bundles" / "wikitext-2"
+
+TEXT = """
+The old lighthouse stands on a small island near the mouth of the river . It was built in 1857 by the harbour company ,
+which had lost three ships there in the two winters before . The tower is made of local stone and is 31 metres high .
+
+= = Later history = =
+
+In 1924 the lamp was replaced by an electric one , and the last keeper left the island with his family in the summer
+of 1963 . The building was then empty for almost twenty @-@ five years . It was sold in 1988 to a group of volunteers ,
+who opened a museum in the keeper 's house and have restored the tower with 1 @.@ 2 million dollars of donations .
+"""
+"""Written for this test, in WikiText's tokens."""
+
+
+def ignore(stage: str, total: int, done: int) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundled checkpoint, exported anew in both precisions."""
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "text.txt").write_text(TEXT)
+    options = Options(name="wikitext-2", texts=(folder / "text.txt",), threads=2)
+    export_bundle(CHECKPOINT, folder / "bundle", options, ignore)
+    return open_bundle(folder / "bundle")
+
+
+def asked(bundle: Path, precision: str, text: str) -> dict[str, float]:
+    """What the service answers to `POST /perplexity`."""
+    settings: dict[str, Any] = {"bundle": bundle, "precision": precision}
+    with serving(open_model(Settings(**settings)), **settings) as client:
+        response = client.post("/perplexity", json={"text": text})
+    assert response.status_code == 200, response.text
+    answer: dict[str, float] = response.json()["results"][0]
+    return answer
+
+
+def check_against_training(bundle: Bundle, text: str, precision: str, tolerance: float) -> None:
+    """The service's figures are those of `python -m training evaluate` on the same text."""
+    model, vocabulary, _ = load_checkpoint(CHECKPOINT)
+    measured = evaluate(model, vocabulary.encode_lines(text.removesuffix("\n").split("\n")), vocabulary.eos_id)
+    answer = asked(bundle.folder, precision, text)
+    assert answer["token_count"] == measured.tokens
+    assert answer["perplexity"] == pytest.approx(measured.perplexity, rel=tolerance)
+    assert answer["log_likelihood"] == pytest.approx(-measured.negative_log_likelihood, rel=tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("int8", 5e-3)])
+def test_perplexity_over_http_is_what_training_evaluates(exported: Bundle, precision: str, tolerance: float) -> None:
+    check_against_training(exported, TEXT, precision, tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("int8", 2e-3)])
+def test_perplexity_over_http_is_what_training_evaluates_on_wikitext_2(
+    exported: Bundle, data_dir: Path, precision: str, tolerance: float
+) -> None:
+    lines = (data_dir / "wikitext-2" / "valid.txt").read_text(encoding="utf-8").split("\n")[:300]
+    check_against_training(exported, "\n".join(lines) + "\n", precision, tolerance)
+
+
+def test_the_bundle_in_the_repository_is_the_checkpoint_in_the_repository(exported: Bundle) -> None:
+    kept = open_bundle(BUNDLE)
+    assert list(kept.manifest.engines["onnx"]) == ["int8"]
+    fresh = {name: sums.sha256 for name, sums in exported.manifest.files.items() if "float32" not in name}
+    assert {name: sums.sha256 for name, sums in kept.manifest.files.items()} == fresh
+
+
+def test_the_bundled_model_knows_english() -> None:
+    settings = Settings(bundle=BUNDLE)
+    with serving(open_model(settings), bundle=BUNDLE) as client:
+        answer = client.post("/predict", json={"text": "He was born in New", "k": 5}).json()
+    assert answer["predictions"][0]["word"] == "York"
+    assert answer["model"]["precision"] == "int8"

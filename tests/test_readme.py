@@ -1,0 +1,213 @@
+"""The README's examples, run as they stand against the bundled model.
+
+Commands in `bash` blocks run in a shell from the project's root; where a `json` block follows, it must be part of the
+answer. What sets up an environment (`make`) is left to the machine that runs this test.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.source import ROOT
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Language and content of every fenced block."""
+    return BLOCK.findall((ROOT / "README.md").read_text())
+
+
+def examples(word: str) -> list[tuple[str, str | None]]:
+    """Commands that hold `word`, each with the JSON block that follows it."""
+    found = [*blocks(), ("", "")]
+    return [
+        (content, after if kind == "json" else None)
+        for (language, content), (kind, after) in itertools.pairwise(found)
+        if language == "bash" and word in content
+    ]
+
+
+def shell(command: str, folder: Path = ROOT, **changes: str) -> str:
+    """Standard output of a command, which must succeed."""
+    command = command.replace(".venv/bin/python", sys.executable)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | changes,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_part_of(expected: Any, found: Any, where: str = "answer") -> None:
+    """Everything in `expected` is in `found`; numbers within 1%, since processors round differently."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            assert_part_of(value, found[key], f"{where}.{key}")
+    elif isinstance(expected, list):
+        assert len(expected) == len(found), where
+        for i, (a, b) in enumerate(zip(expected, found, strict=True)):
+            assert_part_of(a, b, f"{where}[{i}]")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=0.01), where
+    else:
+        assert found == expected, where
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Address of a server started as the README says, on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start_server(port)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def start_server(port: int, **changes: str) -> subprocess.Popen[bytes]:
+    """`python -m app`, ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env=os.environ | {"PRU_PORT": str(port)} | changes,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5):
+                return process
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("command", "expected"), examples("curl"))
+def test_requests_get_the_answers_that_the_readme_shows(server: str, command: str, expected: str | None) -> None:
+    assert expected is not None
+    answer = json.loads(shell(command.replace(ADDRESS, server)))
+    assert_part_of(json.loads(expected), answer)
+
+
+@pytest.mark.parametrize(("command", "_"), examples("app predict"))
+def test_terminal_commands_run(command: str, _: None) -> None:
+    printed = shell(command)
+    assert "States" in printed
+    assert "perplexity" in printed
+
+
+def test_three_commands_lead_from_a_corpus_to_an_endpoint(tmp_path: Path) -> None:
+    """The README's own three, with a small text in place of WikiText-2, and one epoch."""
+    [(command, _)] = examples("training train")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    lines = ["the cat sat on the mat .", "the dog ran after the cat , and the cat ran away .", "it rained all day ."]
+    for split, repeats in (("train", 60), ("valid", 10), ("test", 10)):
+        (corpus / f"{split}.txt").write_text("\n".join(lines * repeats) + "\n")
+    train, export, serve = command.strip().splitlines()
+    train = train.replace("--data wikitext-2", f"--data {corpus} --epochs 1")
+    shell(train, tmp_path)
+    shell(export, tmp_path)
+    variable = re.match(r"PRU_BUNDLE=(\S+) \.venv/bin/python -m app$", serve)
+    assert variable
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start_server(port, PRU_BUNDLE=str(tmp_path / variable[1]))
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/predict",
+            data=json.dumps({"text": "the cat sat on the", "k": 1}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert answer["predictions"][0]["word"] in {"cat", "dog", "mat", "the"}
+    assert answer["token_count"] == 5
+
+
+def test_every_command_and_route_that_the_readme_names_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"make ([a-z]+)", text)) <= set(targets)
+    assert shutil.which("curl"), "the README's examples use curl"
+    from app.settings import Settings
+
+    variables = {f"PRU_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"PRU_[A-Z_]+", text)) <= variables
+
+
+def figures() -> dict[str, str]:
+    """What the records of the bundled model say, as the README writes it."""
+    checkpoint, bundle = ROOT / "checkpoints" / "wikitext-2", ROOT / "bundles" / "wikitext-2"
+    record = json.loads((checkpoint / "training.json").read_text())
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    [int8] = manifest["metrics"]
+    return {
+        "validation": f"{record['perplexity']['valid']:.2f}",
+        "test": f"{record['perplexity']['test']:.2f}",
+        "validation in int8": f"{int8['perplexity']:.2f}",
+        "cost of int8": f"{manifest['engines']['onnx']['int8']['validated']['cost']:.3%}",
+        "parameters": f"{record['parameters'] / 1e6:.1f} M parameters",
+        "epochs": f"{record['recipe']['epochs']} epochs",
+        "minutes": f"{record['seconds'] / 60:.0f} minutes",
+        "size of the checkpoint": f"{size(checkpoint):.1f} MB",
+        "size of the bundle": f"{size(bundle):.1f} MB",
+    }
+
+
+def size(folder: Path) -> float:
+    """Megabytes of a folder's files, the card left out."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".md") / 1e6
+
+
+@pytest.mark.parametrize("document", ["README.md", "checkpoints/wikitext-2/MODEL_CARD.md"])
+def test_the_bundled_models_figures_are_those_of_its_records(document: str) -> None:
+    text = (ROOT / document).read_text()
+    assert [name for name, figure in figures().items() if figure not in text] == []
+
+
+def test_the_model_card_holds_the_recorded_curve() -> None:
+    card = (ROOT / "checkpoints" / "wikitext-2" / "MODEL_CARD.md").read_text()
+    record = json.loads((ROOT / "checkpoints" / "wikitext-2" / "training.json").read_text())
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.MULTILINE)
+    curve = [
+        (str(point["epoch"]), f"{point['train_perplexity']:.2f}", f"{point['valid_perplexity']:.2f}")
+        for point in record["curve"]
+    ]
+    assert rows == curve
+
+
+def test_the_bundled_model_is_good_and_small_enough_to_be_bundled() -> None:
+    record = json.loads((ROOT / "checkpoints" / "wikitext-2" / "training.json").read_text())
+    assert record["perplexity"]["valid"] <= 118
+    assert size(ROOT / "checkpoints" / "wikitext-2") + size(ROOT / "bundles" / "wikitext-2") <= 100
+    assert float(figures()["cost of int8"].rstrip("%")) <= 0.2

@@ -65,12 +65,12 @@ def check_against_training(bundle: Bundle, text: str, precision: str, tolerance:
     assert answer["log_likelihood"] == pytest.approx(-measured.negative_log_likelihood, rel=tolerance)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("int8", 5e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("int8", 4e-3)])
 def test_perplexity_over_http_is_what_training_evaluates(exported: Bundle, precision: str, tolerance: float) -> None:
     check_against_training(exported, TEXT, precision, tolerance)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("int8", 2e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("int8", 4e-3)])
 def test_perplexity_over_http_is_what_training_evaluates_on_wikitext_2(
     exported: Bundle, data_dir: Path, precision: str, tolerance: float
 ) -> None:

@@ -150,7 +150,7 @@ def test_three_commands_lead_from_a_corpus_to_an_endpoint(tmp_path: Path) -> Non
     finally:
         process.terminate()
         process.wait(30)
-    assert answer["predictions"][0]["word"] in {"cat", "dog", "mat", "the"}
+    assert answer["predictions"][0]["word"] in " ".join(lines).split()
     assert answer["token_count"] == 5
 
 

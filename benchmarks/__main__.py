@@ -14,7 +14,6 @@ from rich.console import Console
 
 from benchmarks import engine
 from benchmarks.harness import show
-from export.exporter import Options, export_bundle
 from model.checkpoint import save_checkpoint
 from model.config import ModelConfig
 from model.conventions import Convention
@@ -35,11 +34,7 @@ def main() -> None:
         random = folder / "random"
         _save_random(random)
         for title, checkpoint in (("g=4 K=2 M=1400 V=33,278, random weights", random), ("bundled model", BUNDLED)):
-            bundle = folder / f"{checkpoint.name}-bundle"
-            # Only speed is measured: weights without training may lose more to int8 than an export would accept.
-            options = Options(name=checkpoint.name, tokens=500, max_cost=1.0, threads=engine.THREADS)
-            export_bundle(checkpoint, bundle, options, lambda *_: None)
-            show(title, engine.rows(checkpoint, bundle, rounds), console)
+            show(title, engine.rows(checkpoint, folder / f"{checkpoint.name}-graphs", rounds), console)
 
 
 def _save_random(folder: Path) -> None:

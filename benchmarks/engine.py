@@ -11,22 +11,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.engines import Engine, load_engine
 from benchmarks.harness import Row, at_least, at_most, interleaved, milliseconds
-from model.bundle import open_bundle
-from model.checkpoint import load_checkpoint
+from export.exporter import write_graphs
+from export.quantize import Precision, arithmetic_of
+from export.weights import fold_model
+from model.checkpoint import load_checkpoint, load_weights
 from model.language_model import LanguageModel
+from model.onnx_model import OnnxModel
 from model.pru import PRULayer, unpack
 
 THREADS = 2
 
 
-def rows(checkpoint: Path, bundle: Path, rounds: int) -> list[Row]:
-    """Every comparison for one model; `bundle` holds float32 and int8 graphs of `checkpoint`."""
+def rows(checkpoint: Path, folder: Path, rounds: int) -> list[Row]:
+    """Every comparison for one model, whose graphs are written into `folder`.
+
+    They are not validated as an export's are: weights without training need not survive int8, and are as fast.
+    """
     torch.set_num_threads(THREADS)
-    opened = open_bundle(bundle)
-    engines = {name: load_engine(opened, name, THREADS) for name in ("int8", "float32")}
     model, _, _ = load_checkpoint(checkpoint)
+    folded = fold_model(model.config, load_weights(checkpoint))
+    engines = {
+        precision.value: OnnxModel(
+            write_graphs(folded, arithmetic_of(precision, folded.table), folder / precision), THREADS
+        )
+        for precision in Precision
+    }
     return [
         *_steps(engines["int8"], model, rounds),
         *_scoring(engines, model, rounds),
@@ -34,7 +44,7 @@ def rows(checkpoint: Path, bundle: Path, rounds: int) -> list[Row]:
     ]
 
 
-def _steps(engine: Engine, model: LanguageModel, rounds: int) -> list[Row]:
+def _steps(engine: OnnxModel, model: LanguageModel, rounds: int) -> list[Row]:
     ids = np.random.default_rng(1).integers(engine.vocabulary_size, size=(1, 32), dtype=np.int32)
     zeros = np.zeros((1, engine.state_size), np.float32)
     one, many = (torch.from_numpy(ids[:, :length].astype(np.int64)) for length in (1, 32))
@@ -74,12 +84,12 @@ def _steps(engine: Engine, model: LanguageModel, rounds: int) -> list[Row]:
     ]
 
 
-def _scoring(engines: dict[str, Engine], model: LanguageModel, rounds: int) -> list[Row]:
+def _scoring(engines: dict[str, OnnxModel], model: LanguageModel, rounds: int) -> list[Row]:
     """Every token of 32 texts of 32 tokens scored; the released code reads them in a Python loop over steps."""
     vocabulary_size = engines["int8"].vocabulary_size
     ids = np.random.default_rng(2).integers(vocabulary_size, size=(32, 33), dtype=np.int32)
 
-    def score(engine: Engine, batch: int) -> None:
+    def score(engine: OnnxModel, batch: int) -> None:
         zeros = np.zeros((batch, engine.state_size), np.float32)
         hidden, _ = engine.advance(ids[:batch, :-1], np.full(batch, 32, np.int32), zeros)
         engine.score(hidden.reshape(-1, hidden.shape[-1]), ids[:batch, 1:].reshape(-1))
@@ -132,7 +142,7 @@ def _scoring(engines: dict[str, Engine], model: LanguageModel, rounds: int) -> l
     ]
 
 
-def _flatness(engine: Engine, rounds: int) -> Row:
+def _flatness(engine: OnnxModel, rounds: int) -> Row:
     """A step costs the same however much was read before it."""
     generator = np.random.default_rng(3)
     one = np.ones(1, np.int32)

@@ -40,9 +40,13 @@ class Service:
         self.process = process
         self.lines: list[dict[str, Any]] = []
         self.said: list[str] = []
-        threading.Thread(target=self._read_logs, daemon=True).start()
-        threading.Thread(target=self._read_errors, daemon=True).start()
-        until(lambda: bool(self.events("listening")) or process.poll() is not None)
+        self._readers = [threading.Thread(target=read) for read in (self._read_logs, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+
+    def wait_until_listening(self) -> None:
+        """Wait until the process has its address."""
+        until(lambda: bool(self.events("listening")) or self.process.poll() is not None)
         [listening] = self.events("listening")
         self.url = f"http://127.0.0.1:{listening['port']}"
         self.port: int = listening["port"]
@@ -50,6 +54,12 @@ class Service:
     def events(self, event: str) -> list[dict[str, Any]]:
         """Every logged line of one event."""
         return [line for line in self.lines if line["event"] == event]
+
+    def end(self) -> None:
+        """Kill the process and read what it printed to the end, before its pipes are closed."""
+        self.process.kill()
+        for reader in self._readers:
+            reader.join()
 
     def wait_until_ready(self) -> None:
         """Wait until requests are answered."""
@@ -87,10 +97,12 @@ def served(*command: str, **settings: str) -> Iterator[Service]:
         text=True,
         cwd=ROOT,
     ) as process:
+        service = Service(process)
         try:
-            yield Service(process)
+            service.wait_until_listening()
+            yield service
         finally:
-            process.kill()
+            service.end()
 
 
 def served_slowly(seconds: float) -> AbstractContextManager[Service]:

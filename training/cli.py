@@ -75,7 +75,7 @@ def train(
     )
     if resume:
         trainer.resume()
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
     with _interruptible() as interrupted, TerminalObserver(console) as observer:
         finished = trainer.run(

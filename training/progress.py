@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.resume import Position
 
@@ -24,15 +24,14 @@ class TerminalObserver:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.loss = math.nan
+        # Fits in a terminal of 80 columns.
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  perplexity {task.fields[perplexity]:.1f}"),
+            BarColumn(bar_width=10),
+            TextColumn("loss {task.fields[loss]:.3f} perplexity {task.fields[perplexity]:.1f}"),
             TextColumn("{task.fields[speed]:,.0f} tokens/s"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
             refresh_per_second=2,
             speed_estimate_period=120,
@@ -76,6 +75,5 @@ class TerminalObserver:
         """Write the epoch's line."""
         self.console.print(
             f"epoch {entry['epoch']}/{self.epochs}: training perplexity {entry['train_perplexity']:.2f}, "
-            f"validation {entry['valid_perplexity']:.2f}, {entry['tokens_per_second']:,.0f} tokens/s, "
-            f"{entry['seconds'] / 60:.1f} minutes so far"
+            f"validation {entry['valid_perplexity']:.2f} ({entry['seconds'] / 60:.1f} minutes)"
         )

@@ -91,3 +91,19 @@ def test_the_bundled_model_knows_english() -> None:
         answer = client.post("/predict", json={"text": "He was born in New", "k": 5}).json()
     assert answer["predictions"][0]["word"] == "York"
     assert answer["model"]["precision"] == "int8"
+
+
+def test_int8_scores_are_the_same_to_the_bit_alone_among_32_others_and_on_one_or_two_threads() -> None:
+    words = TEXT.split()
+    texts = [" ".join(words[i : i + 3 + i % 17]) for i in range(33)]
+    scored = []
+    for threads in (1, 2):
+        with serving(open_model(Settings(bundle=BUNDLE, threads=threads)), bundle=BUNDLE) as client:
+            together = client.post("/perplexity", json={"texts": texts, "return_tokens": True}).json()["results"]
+            alone = [
+                client.post("/perplexity", json={"text": text, "return_tokens": True}).json()["results"][0]
+                for text in texts
+            ]
+        scored += [together, alone]
+    assert len({token["log_probability"] for text in scored[0] for token in text["tokens"]}) > 200
+    assert scored[0] == scored[1] == scored[2] == scored[3]

@@ -21,8 +21,12 @@ from model.onnx_model import HEAD, Floats, Ids, OnnxModel, steps_name
 
 CHUNK_TOKENS = 256
 """Tokens of a text read at a time: 256 rows of 33,278 log-probabilities are 34 MB."""
-VALUE_LIMITS = {Precision.FLOAT32: 1e-4, Precision.INT8: 0.05}
-"""Largest relative difference of values. For int8 this finds a wrong graph; its quality, the perplexity says."""
+VALUE_LIMITS = {Precision.FLOAT32: 1e-4, Precision.INT8: 0.08}
+"""Largest relative difference of values. For int8 this finds a wrong graph; its quality, the perplexity says.
+
+A model trained on WikiText-2 was found at 3.4%, one with random weights at 6.7%, and a graph with one weight out of
+place at 10% and more.
+"""
 FLOAT32_LIMIT = 1e-4
 """Largest relative change of perplexity in float32."""
 ROW_LENGTHS = (32, 0, 1, 17, 31, 4)
@@ -165,9 +169,11 @@ def check_values(model: OnnxModel, precision: Precision, reference: LanguageMode
     )
     for name, value in asdict(found).items():
         if not value <= VALUE_LIMITS[precision]:  # A NaN is refused too.
+            coarse = "; if the model is hardly trained, train it further or export float32 alone"
             raise ExportError(
-                f"{precision}: {name} differs from the reference by {value:.2%} of its spread; this is a fault of the "
-                f"export or of this ONNX Runtime, which may cause {VALUE_LIMITS[precision]:.2%}"
+                f"{precision}: {name} differs from the reference by {value:.2%} of its spread, more than the "
+                f"{VALUE_LIMITS[precision]:.2%} that a correct export may cause on a sound ONNX Runtime"
+                f"{coarse if precision is Precision.INT8 else ''}"
             )
     return found
 

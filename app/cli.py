@@ -43,6 +43,9 @@ def main() -> None:
     except PRUError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(FAILED)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 @cli.callback(invoke_without_command=True)

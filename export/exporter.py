@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from model.errors import BundleError, ExportError, PRUError
 from model.files import read_json, sync_folder, write_atomically
 from model.language_model import LanguageModel
 from model.machine import processor_name
-from model.onnx_model import HEAD, Ids, OnnxModel, steps_name
+from model.onnx_model import HEAD, RUNTIME_VERSION, Ids, OnnxModel, steps_name
 from model.vocabulary import Vocabulary
 
 STEP_LENGTHS = (1, 4, 16, 32)
@@ -84,7 +83,7 @@ def read_texts(paths: Sequence[Path], name: str | None, vocabulary: Vocabulary) 
     parts = []
     for path in paths:
         try:
-            content = path.read_text(encoding="utf-8")
+            content = path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ExportError(f"{path} cannot be read as UTF-8 text ({error}); give another --text") from None
         if content.strip():
@@ -176,7 +175,7 @@ def _manifest(
             "python": platform.python_version(),
             "numpy": np.__version__,
             "onnx": onnx.__version__,
-            "onnxruntime": version("onnxruntime"),
+            "onnxruntime": RUNTIME_VERSION,
             "torch": torch.__version__,
         },
     }

@@ -32,6 +32,7 @@ import onnxruntime
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
+RUNTIME_VERSION: str = onnxruntime.__version__
 HEAD = "head.onnx"
 STEPS_NAME = re.compile(r"steps-([1-9][0-9]*)\.onnx")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import torch
 import typer
@@ -24,7 +24,7 @@ from model.checkpoint import load_checkpoint
 from model.errors import ConfigurationError, PRUError, TrainingError
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
-from training.corpus import SPLITS, load_corpus, read_text
+from training.corpus import SPLITS, lines_of, load_corpus, read_text
 from training.evaluate import evaluate
 from training.memory import keep_freed_memory
 from training.presets import PRESETS, find_preset
@@ -45,7 +45,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     preset: Annotated[str, typer.Option(help="Architecture and recipe; `presets` lists them.")] = "small",
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of the preset's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and dropout.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and dropout.")] = 1,
     max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time; --resume goes on.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in --out.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Store the checkpoint's weights as float16.")] = False,
@@ -78,9 +78,12 @@ def train(
     console = Console(stderr=True, soft_wrap=True)
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
     with _interruptible() as interrupted, TerminalObserver(console) as observer:
-        finished = trainer.run(
-            observer, lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)
-        )
+        try:
+            finished = trainer.run(
+                observer, lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)
+            )
+        except KeyboardInterrupt:
+            raise TrainingError(f"interrupted twice; --resume goes on from what {out} last saved") from None
     if not finished and interrupted():
         raise TrainingError(f"interrupted; {out} holds everything so far, and --resume goes on")
     console.print(f"{'finished' if finished else 'time is up, --resume goes on'}; the checkpoint is {out}")
@@ -91,6 +94,9 @@ class _Interrupted:
         self.noted = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
+        if self.noted:
+            # Asked twice: stop at once. Files are whole all the same, but what came after the last save is lost.
+            raise KeyboardInterrupt
         self.noted = True
 
     def __call__(self) -> bool:
@@ -123,7 +129,7 @@ def evaluate_command(
         raise ConfigurationError("give the text to evaluate on by --data or by --text")
     model, vocabulary, _ = load_checkpoint(checkpoint)
     if text is not None:
-        name, lines = str(text), read_text(text).splitlines()
+        name, lines = str(text), lines_of(read_text(text))
     else:
         corpus = load_corpus(data)
         name, lines = f"{corpus.name} {split}", getattr(corpus, split)
@@ -176,5 +182,11 @@ def main() -> None:
     try:
         app()
     except PRUError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
-        raise SystemExit(2) from None
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+    raise SystemExit(2)

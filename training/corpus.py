@@ -92,10 +92,13 @@ class Corpus:
         return self._lines("test")
 
     def _lines(self, split: str) -> list[str]:
-        path = split_path(self.folder, split)
-        # Only "\n" ends a line: `str.splitlines` would also cut at form feeds and Unicode separators.
-        lines = read_text(path).split("\n")
-        return lines[:-1] if lines[-1] == "" else lines
+        return lines_of(read_text(split_path(self.folder, split)))
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines without their newlines. Only "\n" ends one: `str.splitlines` also cuts at form feeds and the like."""
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def load_corpus(name_or_folder: str, cache: Path | None = None, convention: Convention | None = None) -> Corpus:

@@ -29,7 +29,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-likelihood."""
+        """exp of the mean negative log-likelihood, which is at most 87.5."""
         return math.exp(self.negative_log_likelihood / self.tokens)
 
 

@@ -81,10 +81,12 @@ def load_resume(
         raise TrainingError(f"{path} cannot be read ({error}); delete it and start afresh") from None
     if then != identity:
         raise TrainingError(f"{folder} holds another run: {_difference(then, identity)}; use another --out folder")
+    if missing := {"random", "state", *(f"model.{name}" for name in model.state_dict())} - tensors.keys():
+        raise TrainingError(f"{path} holds no {min(missing)}; delete it and start afresh")
     model.load_state_dict(_below(tensors, "model."))
     optimizer_state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
-        index, key = name.split(".")
+        index, _, key = name.partition(".")
         optimizer_state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random"])

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from model.checkpoint import RECORD, load_checkpoint, save_checkpoint
+from model.checkpoint import RECORD, load_checkpoint, read_record, save_checkpoint
 from model.config import ModelConfig
 from model.errors import TrainingError
 from model.files import write_json
@@ -85,7 +85,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the stop that `out` records."""
-        if not (self.out / RESUME_FILE).exists() and (self.out / RECORD).exists():
+        if (self.out / RECORD).exists() and read_record(self.out).get("finished"):
             raise TrainingError(f"{self.out} holds a finished run; use another --out folder to train again")
         self.position, self.state = load_resume(self.out, self.identity, self.model, self.optimizer)
 
@@ -105,6 +105,9 @@ class Trainer:
 
     def _run(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
         self.out.mkdir(parents=True, exist_ok=True)
+        if not (self.out / RESUME_FILE).exists():
+            # From here on whatever stops the run leaves something to resume, and a full disk is noticed at once.
+            self._save_resume()
         observer.started(self.position, self.segments, self.recipe.epochs)
         while self.position.epoch < self.recipe.epochs:
             stopped = self._epoch(observer, should_stop)
@@ -171,6 +174,11 @@ class Trainer:
             streams=streams,
             bfloat16=self.recipe.bfloat16,
         )
+        if not math.isfinite(valid.perplexity):
+            raise TrainingError(
+                f"validation perplexity is {valid.perplexity} after epoch {position.epoch + 1}; lower the learning "
+                f"rate or the clip; {self.out} holds what was saved before"
+            )
         position.seconds += position.epoch_seconds + time.perf_counter() - began
         best = min((point["valid_perplexity"] for point in position.curve), default=math.inf)
         entry = {

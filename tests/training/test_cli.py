@@ -63,6 +63,18 @@ def test_train_then_evaluate_gives_the_perplexity_of_the_record(
     assert f"perplexity {record['perplexity']['valid']:.2f}" in capsys.readouterr().out
 
 
+def test_only_a_newline_ends_a_line_of_an_evaluated_text(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", corpus_folder, "--preset", "tiny", "--out", tmp_path / "out"]
+    assert run(monkeypatch, "train", *arguments) == 0
+    (tmp_path / "text.txt").write_text("the\x0ccat\u2028sat\n")
+    capsys.readouterr()
+    text = ["--text", tmp_path / "text.txt", "--json"]
+    assert run(monkeypatch, "evaluate", "--checkpoint", tmp_path / "out", *text) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == 4
+
+
 def test_time_that_is_up_stops_the_run_and_resume_ends_it(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +120,8 @@ def test_presets_lists_the_six_models_of_the_paper_with_their_sizes(
         (["train", "--data", "CORPUS", "--out", "OUT", "--preset", "small"], "too few for 20 rows|smaller batch"),
         (["evaluate", "--checkpoint", "nowhere", "--data", "CORPUS"], "nowhere is not a folder"),
         (["evaluate", "--checkpoint", "nowhere"], "--data or by --text"),
+        (["evaluate", "--checkpoint", "x" * 300, "--data", "CORPUS"], "File name too long"),
+        (["train", "--data", "x" * 300, "--out", "OUT"], "File name too long"),
         (["evaluate", "--checkpoint", "nowhere", "--data", "CORPUS", "--split", "dev"], "--split must be one of"),
     ],
 )

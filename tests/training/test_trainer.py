@@ -219,6 +219,41 @@ def test_a_full_disk_stops_the_run_and_leaves_what_was_saved_before(
     trainer(data, tmp_path, recipe()).resume()
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "training.json"])
+def test_a_run_cut_off_while_it_first_saves_can_be_resumed(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(TrainingError, match="cannot be written"):
+            trainer(data, tmp_path, recipe()).run(Silent())
+    again = trainer(data, tmp_path, recipe())
+    again.resume()
+    assert again.run(Silent())
+
+
+def test_weights_that_stop_being_finite_after_the_last_update_are_never_saved(data: Data, tmp_path: Path) -> None:
+    run = trainer(data, tmp_path, recipe(epochs=1))
+
+    class Poison(Silent):
+        def stepped(self, position: Position, loss: float, tokens: int) -> None:
+            if position.segment == self.segments:
+                with torch.no_grad():
+                    run.model.decoder.bias[0] = torch.nan
+
+    with pytest.raises(TrainingError, match="validation perplexity is nan after epoch 1"):
+        run.run(Poison())
+    saved = load_file(tmp_path / "resume.safetensors")
+    assert all(torch.isfinite(tensor).all() for name, tensor in saved.items() if name.startswith("model."))
+
+
 def test_an_out_folder_that_cannot_be_made_is_refused_before_any_training(data: Data, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     seen = Silent()

@@ -16,14 +16,14 @@ import typer
 from pydantic import ValidationError
 
 from app.settings import load_settings
-from model.errors import PRUError, RequestError, TextError
+from model.command_line import errors_in_one_line
+from model.errors import RequestError, TextError
 
 if TYPE_CHECKING:
     from app.model_service import ModelService
 
 T = TypeVar("T")
 
-FAILED = 2
 UNLIMITED = sys.maxsize
 """A terminal's user waits as long as it takes; the limits on requests protect a server."""
 
@@ -38,14 +38,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 def main() -> None:
     """Run the command line."""
-    try:
+    with errors_in_one_line():
         cli()
-    except PRUError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(FAILED)
 
 
 @cli.callback(invoke_without_command=True)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import torch
 import typer
@@ -21,7 +21,8 @@ from export.exporter import Options, ShowProgress, export_bundle
 from export.quantize import Precision
 from export.validate import Measured
 from model.bundle import Manifest
-from model.errors import ExportError, PRUError
+from model.command_line import errors_in_one_line
+from model.errors import ExportError
 
 app = typer.Typer(add_completion=False)
 
@@ -103,14 +104,5 @@ def _report(console: Console, out: Path, manifest: Manifest, measured: dict[Prec
 
 def main() -> None:
     """Run the command line; an error of this project is one line and exit status 2."""
-    try:
+    with errors_in_one_line():
         app()
-    except PRUError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
-    raise SystemExit(2)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import torch
 import typer
@@ -21,7 +21,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from model.checkpoint import load_checkpoint
-from model.errors import ConfigurationError, PRUError, TrainingError
+from model.command_line import errors_in_one_line
+from model.errors import ConfigurationError, TrainingError
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from training.corpus import SPLITS, lines_of, load_corpus, read_text
@@ -179,14 +180,5 @@ def presets(
 
 def main() -> None:
     """Run the command line; an error of this project is one line and exit status 2."""
-    try:
+    with errors_in_one_line():
         app()
-    except PRUError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
-    raise SystemExit(2)

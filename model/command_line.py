@@ -1,0 +1,30 @@
+"""How every command of the project fails: one line on standard error, and exit status 2.
+
+Boundary: errors in, an exit out. What a command does is its package's own `cli`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from model.errors import PRUError
+
+FAILED = 2
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn an error of the project, or of the operating system, into one line and `SystemExit(2)`."""
+    try:
+        yield
+    except PRUError as error:
+        message = str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{error.filename}: {reason}" if error.filename else reason
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(FAILED)

@@ -60,9 +60,6 @@ class Tokens:
 class Vocabulary:
     """The words a model knows in the order of their ids, and the convention by which text becomes such words."""
 
-    EOS = EOS
-    UNK = UNK
-
     def __init__(self, words: Sequence[str], convention: Convention) -> None:
         """Raise `TextError` for words without `<eos>` or `<unk>`, with one twice, or with one no text can hold."""
         self.words = tuple(words)

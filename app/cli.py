@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from app.settings import load_settings
 from model.command_line import errors_in_one_line
 from model.errors import RequestError, TextError
+from model.files import decode_text, read_text
 
 if TYPE_CHECKING:
     from app.model_service import ModelService
@@ -91,7 +92,12 @@ def score(
     """Score a text: its perplexity, and that of each line after all lines before it."""
     from app import terminal  # noqa: PLC0415
 
-    text = read_text(file)
+    standard_input = str(file) == "-"
+    text = (
+        decode_text(sys.stdin.buffer.read(), "standard input", TextError)
+        if standard_input
+        else read_text(file, TextError)
+    )
 
     async def work(service: ModelService) -> None:
         scored = await service.score([text], [("text",)], include_eos=include_eos)
@@ -119,14 +125,3 @@ def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
             engine.close()
 
     return asyncio.run(session())
-
-
-def read_text(path: Path) -> str:
-    """A file's text, or standard input's for `-`; `TextError` where there is none or it is not UTF-8."""
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path} is not UTF-8 (byte {error.start}); convert it, for example with iconv") from None

@@ -38,7 +38,7 @@ from model.bundle import FORMAT_VERSION, MANIFEST, TOKENIZER, Artefact, Manifest
 from model.checkpoint import load_checkpoint, load_weights
 from model.config import ModelConfig
 from model.errors import BundleError, ExportError, PRUError
-from model.files import read_json, sync_folder, write_atomically
+from model.files import read_json, read_text, sync_folder, write_atomically
 from model.language_model import LanguageModel
 from model.machine import processor_name
 from model.onnx_model import HEAD, RUNTIME_VERSION, Ids, OnnxModel, steps_name
@@ -82,10 +82,7 @@ def read_texts(paths: Sequence[Path], name: str | None, vocabulary: Vocabulary) 
     """Files as one text, every file ended by `<eos>`."""
     parts = []
     for path in paths:
-        try:
-            content = path.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExportError(f"{path} cannot be read as UTF-8 text ({error}); give another --text") from None
+        content = read_text(path, ExportError)
         if content.strip():
             parts += [vocabulary.tokenise(content).ids, np.array([vocabulary.eos_id], np.int32)]
     if not parts:

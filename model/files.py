@@ -1,6 +1,6 @@
 """Files written whole or not at all, read back with one-line errors, and summed.
 
-Boundary: bytes and JSON on a local file system. Knows nothing of what the files mean and imports no torch.
+Boundary: bytes, text and JSON on a local file system. Knows nothing of what the files mean and imports no torch.
 """
 
 from __future__ import annotations
@@ -52,6 +52,28 @@ def read_json(path: Path, error: type[PRUError]) -> Any:
         raise error(f"{path} cannot be read: {problem.strerror}") from None
     except (ValueError, RecursionError) as problem:
         raise error(f"{path} is not valid JSON ({problem}); restore it, or make its folder again") from None
+
+
+def read_text(path: Path, error: type[PRUError]) -> str:
+    """Read a UTF-8 file; raise `error` with one line naming the file when it cannot be read or is no such text."""
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}") from None
+    return decode_text(data, path, error)
+
+
+def decode_text(data: bytes, source: Path | str, error: type[PRUError]) -> str:
+    """Text of UTF-8 bytes, a byte order mark left out; raise `error` naming `source` where they are something else."""
+    if b"\0" in data:
+        raise error(f"{source} is not text (it holds NUL bytes); give plain text saved as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise error(
+            f"{source} is not UTF-8 (line {line}, byte {problem.start}); save it as UTF-8, for example with iconv"
+        ) from None
 
 
 def sha256_of(path: Path) -> str:

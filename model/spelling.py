@@ -1,4 +1,4 @@
-"""Tokens back to text as people write it: blanks, hyphens and quotes, by the conventions of WikiText and of PTB.
+"""Tokens back to text as people write it: blanks, hyphens and quotes, by each corpus's convention.
 
 Boundary: words of a vocabulary in, text out. The way from text to tokens is `model.conventions`; ids are
 `model.vocabulary`'s. Each token is written knowing only those before it and the next one, so that text can also be
@@ -14,7 +14,8 @@ from itertools import chain, pairwise
 from model.conventions import EOS, JOINERS, NUMBER, Convention
 
 _JOINED = {joiner: mark for mark, joiner in JOINERS.items()}
-_CLOSING = frozenset(",.;:!?%)]}°²³′″”〉") | {"...", "....", ".."}
+_CLOSING = ",.;:!?%)]}°²³′″”〉"
+"""Marks that touch what is before them, alone or in a row ("...", "?!")."""
 _OPENING = frozenset("([{“„〈")
 _BEFORE_NUMBER = frozenset("$£€¥₹₤#−±~")
 _BETWEEN = frozenset("/⁄‑")
@@ -36,7 +37,7 @@ def written(words: Iterable[str], convention: Convention) -> Iterator[str]:
 
     Reads one word ahead of what it yields.
     """
-    touches = _Treebank() if convention is Convention.PTB else _Wikitext()
+    touches = _Treebank() if convention is Convention.PTB else _Punctuated()
     left, apart = EOS, False
     for word, right in pairwise(chain(words, (EOS,))):
         if word == EOS:
@@ -49,7 +50,7 @@ def written(words: Iterable[str], convention: Convention) -> Iterator[str]:
         left = word
 
 
-class _Wikitext:
+class _Punctuated:
     """Whether a token touches its neighbours, token by token along a line; remembers the quotes that are open."""
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class _Wikitext:
             return True, bool(_CLOCK[0].fullmatch(left) and _CLOCK[1].fullmatch(right))
         if word == "°":
             return True, right in ("C", "F")
-        touches_left = word in _CLOSING or (word[0] == "'" and len(word) > 1)
+        touches_left = not word.strip(_CLOSING) or (word[0] == "'" and len(word) > 1)
         return touches_left, word in _OPENING or (word in _BEFORE_NUMBER and _is_number(right))
 
     def _quote(self, left: str, mark: str, right: str) -> tuple[bool, bool]:
@@ -89,7 +90,7 @@ class _Wikitext:
 
 
 class _Treebank:
-    """As `_Wikitext`, for a corpus without punctuation: clitics touch their word, currency its number."""
+    """As `_Punctuated`, for a corpus without punctuation: clitics touch their word, currency its number."""
 
     def __call__(self, left: str, word: str, right: str) -> tuple[bool, bool]:
         """Whether `word` touches what is left of it, and what is right of it."""

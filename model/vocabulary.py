@@ -6,6 +6,8 @@ corpus's tokens is `model.conventions`, how tokens are written as text `model.sp
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -17,12 +19,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from model.conventions import EOS, NUMBER, UNK, Convention, Splitter, splitter
+from model.conventions import EOS, LONGEST_WORD, NUMBER, UNK, Convention, Splitter, splitter, words_of
 from model.errors import TextError
 from model.files import read_json, write_json
 from model.spelling import surface, written
 
 Ids = npt.NDArray[np.int32]
+
+SPECIALS = (EOS, UNK)
+"""What every vocabulary holds."""
 
 FORMAT = "pru-tokenizer"
 VERSION = 1
@@ -68,7 +73,7 @@ class Vocabulary:
         if len(self._ids) != len(self.words):
             twice = next(word for word, count in Counter(self.words).items() if count > 1)
             raise TextError(f"vocabulary: {twice!r} is listed more than once; give every word one id")
-        for special in (EOS, UNK):
+        for special in SPECIALS:
             if special not in self._ids:
                 raise TextError(f"vocabulary: {special} is missing; every vocabulary needs {EOS} and {UNK}")
         for word in self.words:
@@ -80,21 +85,35 @@ class Vocabulary:
         self.unk_id = self._ids[UNK]
 
     @classmethod
-    def from_lines(cls, lines: Iterable[str], convention: Convention) -> Vocabulary:
-        """Every word of corpus lines (tokens between blanks) and an `<eos>` a line, by falling frequency.
+    def from_lines(
+        cls, lines: Iterable[str], convention: Convention, *, min_count: int = 1, max_words: int | None = None
+    ) -> Vocabulary:
+        """The words of corpus lines and an `<eos>` a line, by falling frequency.
 
-        Ties are in order of first appearance; `<unk>` comes last if the lines have none.
+        Words with less than `min_count` occurrences are left out, and of the others all beyond the `max_words` most
+        frequent (`<eos>` and `<unk>` count among those, and stay). Ties are in order of first appearance; `<unk>` comes
+        last if the lines have none.
         """
         counts: Counter[str] = Counter()
         for line in lines:
-            counts.update(line.split())
+            counts.update(words_of(line, convention))
             counts[EOS] += 1
-        for special in (EOS, UNK):
+        for special in SPECIALS:
             counts[special] += 0
-        return cls([word for word, _ in counts.most_common()], convention)
+        ranked = counts.most_common()
+        frequent = [word for word, count in ranked if count >= min_count and word not in SPECIALS]
+        room = len(frequent) if max_words is None else max(0, max_words - len(SPECIALS))
+        kept = {*SPECIALS, *frequent[:room]}
+        return cls([word for word, _ in ranked if word in kept], convention)
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What tells this vocabulary from any other, for records of what was trained with it."""
+        words = hashlib.sha256("\n".join(self.words).encode()).hexdigest()
+        return {"convention": self.convention.value, "words": len(self), "sha256": words}
 
     def id_of(self, word: str) -> int:
         """Id of a word as the corpus writes it, or that of `<unk>`."""
@@ -104,29 +123,33 @@ class Vocabulary:
         """Word of an id as the corpus writes it."""
         return self.words[token_id]
 
-    def encode_lines(self, lines: Iterable[str]) -> Ids:
-        """Ids of corpus lines (tokens between blanks), with `<eos>` after every line."""
-        encoded: list[int] = []
-        for line in lines:
-            encoded.extend(map(self.id_of, line.split()))
-            encoded.append(self.eos_id)
-        return np.array(encoded, dtype=np.int32)
+    def encode(self, text: str) -> Ids:
+        """Ids of a whole text as a model reads it in training: every line ends with `<eos>`, the last one too."""
+        return self.tokenise(text if text.endswith("\n") else text + "\n", final_newline=True).ids
 
-    def tokenise(self, text: str, *, specials: bool = False, final_newline: bool = False) -> Tokens:
+    def tokenise(
+        self, text: str, *, specials: bool = False, final_newline: bool = False, most: int | None = None
+    ) -> Tokens:
         """Tokens of plain text, or of corpus lines, which come back unchanged.
 
         Each blank-delimited word is tokenised by itself, so a cut between words never matters. A newline is `<eos>`,
         and blanks at the ends are ignored. `final_newline`: whether the newline that ends a text counts, as it
         does where the text goes on; else the caller adds the one `<eos>` a text's end has, if it wants it.
         `specials`: whether a literal `<eos>` in the text is the token, rather than unknown.
+        `most`: leave off after the word in which there are more tokens than that: what is refused costs no more.
         """
         stop = len(text) if final_newline else _before_final_newline(text)
-        typed, offsets = [], []
-        for match in (_WORDS_AND_EOS if specials else _WORDS).finditer(text, 0, stop):
-            typed.append(match[0])
-            offsets.append(match.start())
+        enough = math.inf if most is None else most * _TOKEN.itemsize
         split, remembered = self._split, self._remembered
-        splits = [(remembered if len(word) <= CACHED_LENGTH else split)(word, specials) for word in typed]
+        splits, offsets, size = [], [], 0
+        for match in (_WORDS_AND_EOS if specials else _WORDS).finditer(text, 0, stop):
+            typed = match[0]
+            tokens_of_word = (remembered if len(typed) <= CACHED_LENGTH else split)(typed, specials)
+            splits.append(tokens_of_word)
+            offsets.append(match.start())
+            size += len(tokens_of_word)
+            if size > enough:
+                break
         counts = np.fromiter(map(len, splits), dtype=np.int32, count=len(splits)) // _TOKEN.itemsize
         tokens = np.frombuffer(b"".join(splits), dtype=_TOKEN)
         offset = np.repeat(np.array(offsets, dtype=np.int32), counts)
@@ -193,6 +216,8 @@ class Vocabulary:
         """Tokens of one typed word (or newline) as packed rows of `_TOKEN`."""
         if typed == "\n" or (specials and typed == EOS):
             rows = [(self.eos_id, 0, len(typed), 0)]
+        elif len(typed) > LONGEST_WORD:
+            rows = [(self.unk_id, 0, len(typed), 1)]
         else:
             rows = [
                 (self.unk_id, start, end, 1) if word is None else (self._ids[word], start, end, 0)

@@ -58,7 +58,7 @@ def asked(bundle: Path, precision: str, text: str) -> dict[str, float]:
 def check_against_training(bundle: Bundle, text: str, precision: str, tolerance: float) -> None:
     """The service's figures are those of `python -m training evaluate` on the same text."""
     model, vocabulary, _ = load_checkpoint(CHECKPOINT)
-    measured = evaluate(model, vocabulary.encode_lines(text.removesuffix("\n").split("\n")), vocabulary.eos_id)
+    measured = evaluate(model, vocabulary.encode(text), vocabulary.eos_id)
     answer = asked(bundle.folder, precision, text)
     assert answer["token_count"] == measured.tokens
     assert answer["perplexity"] == pytest.approx(measured.perplexity, rel=tolerance)

@@ -25,7 +25,7 @@ def as_rows(stream: Ids, rows: int) -> Tensor:
     length = len(stream) // rows
     if length < 2:
         raise CorpusError(
-            f"{len(stream)} tokens are too few for {rows} rows of at least two; use a smaller batch size or more text"
+            f"{len(stream)} tokens are too few: they are read in {rows} rows of at least two; give more text"
         )
     return torch.from_numpy(stream[: rows * length].astype(np.int64)).view(rows, length)
 

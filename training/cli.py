@@ -22,12 +22,14 @@ from rich.table import Table
 
 from model.checkpoint import load_checkpoint
 from model.command_line import errors_in_one_line
-from model.errors import ConfigurationError, TrainingError
+from model.conventions import Convention
+from model.errors import ConfigurationError, CorpusError, TrainingError
+from model.files import read_text
 from model.language_model import LanguageModel
-from model.vocabulary import Vocabulary
-from training.corpus import SPLITS, lines_of, load_corpus, read_text
+from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
 from training.evaluate import evaluate
 from training.memory import keep_freed_memory
+from training.own_text import SPLITS
 from training.presets import PRESETS, find_preset
 from training.progress import TerminalObserver
 from training.trainer import Data, Trainer, is_occupied
@@ -36,7 +38,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and ev
 
 DataOption = Annotated[
     str,
-    typer.Option("--data", help="ptb or wikitext-2 (fetched once), or a folder with train.txt, valid.txt, test.txt."),
+    typer.Option("--data", help="Your own UTF-8 text, a file or a folder; or ptb or wikitext-2 (fetched once)."),
 ]
 
 
@@ -51,6 +53,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in --out.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Store the checkpoint's weights as float16.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")] = None,
+    min_count: Annotated[
+        int | None, typer.Option(min=1, help=f"Rarer words are <unk>. Own text: {OWN_MIN_COUNT} unless given.")
+    ] = None,
+    max_vocab: Annotated[
+        int | None, typer.Option(min=3, help=f"Most words known. Own text: {OWN_MAX_WORDS} unless given.")
+    ] = None,
+    convention: Annotated[
+        Convention | None, typer.Option(help="How own text is written; wikitext and ptb mean those corpora's tokens.")
+    ] = None,
 ) -> None:
     """Train a model. Ctrl-C and --max-minutes stop it so that --resume goes on exactly."""
     chosen = find_preset(preset)
@@ -59,16 +70,14 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    corpus = load_corpus(data)
-    vocabulary = Vocabulary.from_lines(corpus.train, corpus.convention)
-    train_ids, valid_ids, test_ids = (
-        vocabulary.encode_lines(lines) for lines in (corpus.train, corpus.valid, corpus.test)
-    )
+    corpus = load_corpus(data, convention=convention)
+    vocabulary = corpus.vocabulary(min_count, max_vocab)
+    ids = {split: vocabulary.encode(text) for split, text in corpus.splits.items()}
     recipe = chosen.recipe.model_copy(update={"epochs": epochs} if epochs else {})
     trainer = Trainer(
         chosen.config(len(vocabulary)),
         recipe,
-        Data(corpus.name, dict(corpus.sha256), vocabulary, train_ids, valid_ids, test_ids),
+        Data(corpus.name, dict(corpus.sha256), vocabulary, ids["train"], ids["valid"], ids.get("test")),
         out,
         preset=preset,
         seed=seed,
@@ -120,7 +129,7 @@ def evaluate_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     data: DataOption = "",
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
-    text: Annotated[Path | None, typer.Option(help="A file in the corpus's own tokens, instead of --data.")] = None,
+    text: Annotated[Path | None, typer.Option(help="A UTF-8 file read as it is, instead of --data.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
 ) -> None:
     """Perplexity of a checkpoint on one stream of text, every token and line end scored."""
@@ -129,12 +138,8 @@ def evaluate_command(
     if bool(data) == (text is not None):
         raise ConfigurationError("give the text to evaluate on by --data or by --text")
     model, vocabulary, _ = load_checkpoint(checkpoint)
-    if text is not None:
-        name, lines = str(text), lines_of(read_text(text))
-    else:
-        corpus = load_corpus(data)
-        name, lines = f"{corpus.name} {split}", getattr(corpus, split)
-    ids = vocabulary.encode_lines(lines)
+    name, content = _text_to_evaluate(data, split, text)
+    ids = vocabulary.encode(content)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(ids))
         result = evaluate(model, ids, vocabulary.eos_id, advance=lambda done: progress.advance(task, done))
@@ -142,6 +147,19 @@ def evaluate_command(
         print(json.dumps({"data": name, "tokens": result.tokens, "perplexity": result.perplexity}))
     else:
         Console().print(f"{name}: perplexity {result.perplexity:.2f} over {result.tokens:,} tokens")
+
+
+def _text_to_evaluate(data: str, split: str, text: Path | None) -> tuple[str, str]:
+    """What a result is called, and the text."""
+    if text is not None:
+        content = read_text(text, CorpusError)
+        if not content.strip():
+            raise CorpusError(f"{text} is empty; give text to evaluate on")
+        return str(text), content
+    corpus = load_corpus(data)
+    if split not in corpus.splits:
+        raise ConfigurationError(f"{corpus.name} has no {split} split; give --split {' or '.join(corpus.splits)}")
+    return f"{corpus.name} {split}", corpus.splits[split]
 
 
 @app.command()

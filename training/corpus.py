@@ -1,6 +1,6 @@
-"""Training text: three splits of lines, by the name of a known corpus or from a folder.
+"""Training text, by the name of a known corpus or one's own, and the vocabulary it makes.
 
-Boundary: bytes on disk (or at a corpus's public address) to lines of text. Knows nothing of ids or of the model.
+Boundary: bytes on disk (or at a corpus's public address) to lines of text and their words. Knows nothing of the model.
 The known corpora are fetched once, their SHA-256 checked, and kept in a cache folder; nothing is fetched at import.
 """
 
@@ -12,14 +12,18 @@ import os
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from model.conventions import Convention
 from model.errors import CorpusError
 from model.files import sha256_of, write_atomically
+from model.vocabulary import Vocabulary
+from training.own_text import SPLITS, read_own_text, split_path
 
-SPLITS = ("train", "valid", "test")
+OWN_MIN_COUNT = 2
+"""Occurrences below which a word of own text is trained as `<unk>`, so that the model learns what to make of one."""
+OWN_MAX_WORDS = 50_000
+"""Words of own text, at most: the softmax over them is most of the time and memory of training."""
 FETCH_TIMEOUT = 30.0
 """Seconds without a byte after which a fetch is given up."""
 FETCH_LIMIT = 64 << 20
@@ -36,6 +40,11 @@ class KnownCorpus:
     """Address of a file, with `{split}` in place of train, valid or test."""
     sha256: Mapping[str, str]
     """Sum of each split's file."""
+
+    @property
+    def sums(self) -> dict[str, str]:
+        """Sums by the names that the files have in a folder."""
+        return {split_path(Path(), split).name: self.sha256[split] for split in SPLITS}
 
 
 KNOWN = {
@@ -68,31 +77,33 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Corpus:
-    """Three splits of text, one sentence or paragraph a line; lines are read when first asked for."""
+    """Text to learn from, to choose settings by and to report, and how it is written in tokens."""
 
     name: str
     convention: Convention
-    folder: Path
+    splits: Mapping[str, str]
+    """Text of `train`, `valid` and, except for own text without one, `test`."""
     sha256: Mapping[str, str]
-    """Sum of `train`, `valid` and `test`, for the record of a training run."""
+    """Sum of each file, for the record of a training run."""
+    own: bool
+    """Whether the text is the user's own, and not a known corpus whose rare words are `<unk>` already."""
 
-    @cached_property
-    def train(self) -> list[str]:
-        """Lines to learn from, without their newlines."""
-        return self._lines("train")
+    def vocabulary(self, min_count: int | None = None, max_words: int | None = None) -> Vocabulary:
+        """The words of `train`; of own text by default the 50,000 most frequent that occur at least twice.
 
-    @cached_property
-    def valid(self) -> list[str]:
-        """Lines to choose settings by."""
-        return self._lines("valid")
-
-    @cached_property
-    def test(self) -> list[str]:
-        """Lines to report, and for nothing else."""
-        return self._lines("test")
-
-    def _lines(self, split: str) -> list[str]:
-        return lines_of(read_text(split_path(self.folder, split)))
+        Raises `CorpusError` where that leaves none.
+        """
+        if self.own:
+            min_count, max_words = min_count or OWN_MIN_COUNT, max_words or OWN_MAX_WORDS
+        vocabulary = Vocabulary.from_lines(
+            lines_of(self.splits["train"]), self.convention, min_count=min_count or 1, max_words=max_words
+        )
+        if not any(map(vocabulary.is_word, range(len(vocabulary)))):
+            raise CorpusError(
+                f"{self.name}: no word occurs {min_count or 1} times; give more text, with blanks between its words, "
+                "or a lower --min-count"
+            )
+        return vocabulary
 
 
 def lines_of(text: str) -> list[str]:
@@ -101,33 +112,33 @@ def lines_of(text: str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def load_corpus(name_or_folder: str, cache: Path | None = None, convention: Convention | None = None) -> Corpus:
-    """Find a corpus by name (`ptb`, `wikitext-2`) or in a folder that holds train.txt, valid.txt and test.txt.
+def load_corpus(name_or_path: str, cache: Path | None = None, convention: Convention | None = None) -> Corpus:
+    """Find a corpus by name (`ptb`, `wikitext-2`), or read one's own text from a file or folder (`training.own_text`).
 
     A name means the known corpus; write `./ptb` for a folder of that name. Named corpora are fetched into `cache`
-    (default: `default_cache()`) unless they are there. A folder with the very files of a known corpus gets its name
-    and convention; any other is called by its folder's name and follows `convention`, WikiText's unless given.
+    (default: `default_cache()`) unless they are there. A folder with the very files of a known corpus is that corpus.
+    Own text is called by its file's or folder's name and follows `convention`, that of plain text unless given.
 
-    Raises `CorpusError`: unknown name, unreachable address, wrong sum, or a file missing, empty or not UTF-8 text.
+    Raises `CorpusError`: unknown name, unreachable address, wrong sum, or text that is missing or unusable.
     """
-    if name_or_folder in KNOWN:
-        known = KNOWN[name_or_folder]
+    if name_or_path in KNOWN:
+        known = KNOWN[name_or_path]
         folder = (cache or default_cache()) / "corpora" / known.name
         _fetch(known, folder)
-        sums = known.sha256
+        text = read_own_text(folder)
     else:
-        folder = Path(name_or_folder)
-        _check_folder(folder)
-        for split in SPLITS:
-            read_text(split_path(folder, split))
-        sums = {split: sha256_of(split_path(folder, split)) for split in SPLITS}
-        match = next((known for known in KNOWN.values() if dict(known.sha256) == sums), None)
+        path = Path(name_or_path)
+        if not path.exists():
+            raise CorpusError(f"{path} is neither a file or folder nor a known corpus ({', '.join(KNOWN)})")
+        text = read_own_text(path)
+        match = next((known for known in KNOWN.values() if known.sums == text.sha256), None)
         if match is None:
-            return Corpus(folder.resolve().name, convention or Convention.WIKITEXT, folder, sums)
+            name = path.resolve().name if path.is_dir() else path.stem
+            return Corpus(name, convention or Convention.PLAIN, text.splits, text.sha256, own=True)
         known = match
     if convention not in (None, known.convention):
-        raise CorpusError(f"{name_or_folder} is {known.name}, which follows {known.convention}; leave {convention} out")
-    return Corpus(known.name, known.convention, folder, sums)
+        raise CorpusError(f"{name_or_path} is {known.name}, which follows {known.convention}; leave {convention} out")
+    return Corpus(known.name, known.convention, text.splits, known.sha256, own=False)
 
 
 def default_cache() -> Path:
@@ -140,41 +151,6 @@ def default_cache() -> Path:
         return Path.home() / ".cache" / "pru"
     except RuntimeError:
         raise CorpusError("no home folder to cache corpora in; set PRU_CACHE_DIR to a folder") from None
-
-
-def split_path(folder: Path, split: str) -> Path:
-    """Where a folder holds one of its `SPLITS`."""
-    return folder / f"{split}.txt"
-
-
-def read_text(path: Path) -> str:
-    """Whole text of a file; `CorpusError` that names it when it cannot be read, is not UTF-8 or holds no word."""
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise CorpusError(f"{path} cannot be read: {problem.strerror}") from None
-    if b"\0" in data:
-        raise CorpusError(f"{path} is not text (it holds NUL bytes); give plain text saved as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        raise CorpusError(f"{path} is not UTF-8 (line {line}, byte {problem.start}); save it as UTF-8") from None
-    if not text or text.isspace():
-        raise CorpusError(f"{path} is empty; every split needs at least one word")
-    return text
-
-
-def _check_folder(folder: Path) -> None:
-    names = ", ".join(KNOWN)
-    files = ", ".join(split_path(Path(), split).name for split in SPLITS)
-    if not folder.exists():
-        raise CorpusError(f"{folder} is neither a known corpus ({names}) nor a folder that holds {files}")
-    if not folder.is_dir():
-        raise CorpusError(f"{folder} is a file; give the folder that holds {files}")
-    for split in SPLITS:
-        if not split_path(folder, split).is_file():
-            raise CorpusError(f"{split_path(folder, split)} is missing; a corpus folder holds {files}")
 
 
 def _fetch(known: KnownCorpus, folder: Path) -> None:

@@ -38,14 +38,20 @@ VALIDATION_STREAMS = 16
 
 @dataclass(frozen=True)
 class Data:
-    """What a run reads: ids of the three splits, and where they come from."""
+    """What a run reads: ids of each split, and where they come from. There need not be a text to report on."""
 
     name: str
     sha256: dict[str, str]
     vocabulary: Vocabulary
     train: Ids
     valid: Ids
-    test: Ids
+    test: Ids | None
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens of each split that there is."""
+        splits = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {split: len(ids) for split, ids in splits.items() if ids is not None}
 
 
 class Observer(Protocol):
@@ -80,6 +86,7 @@ class Trainer:
             "model": config.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
             "data": {"name": data.name, "sha256": data.sha256},
+            "vocabulary": data.vocabulary.identity,
             "seed": seed,
         }
 
@@ -204,6 +211,7 @@ class Trainer:
         perplexity = {
             split: evaluate(model, ids, vocabulary.eos_id).perplexity
             for split, ids in (("valid", self.data.valid), ("test", self.data.test))
+            if ids is not None
         }
         write_json(self.out / RECORD, self._record() | {"perplexity": perplexity, "finished": True})
         (self.out / RESUME_FILE).unlink(missing_ok=True)
@@ -220,7 +228,7 @@ class Trainer:
         return {
             **self.identity,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "tokens": {"train": len(self.data.train), "valid": len(self.data.valid), "test": len(self.data.test)},
+            "tokens": self.data.tokens,
             "curve": position.curve,
             "best_epoch": best["epoch"] if best else None,
             "seconds": position.seconds,

@@ -69,7 +69,7 @@ def test_an_export_is_a_bundle_that_says_what_it_was_validated_on(
     assert set(manifest.engines["onnx"]) == {"float32", "int8"}
 
     vocabulary = bundle.vocabulary()
-    ids = vocabulary.encode_lines(TEXT.splitlines())
+    ids = vocabulary.encode(TEXT)
     reference = ReferenceModel(CONFIG, random_weights(CONFIG))
     stream = np.concatenate([[vocabulary.eos_id], ids]).astype(np.int32)
     hidden, _ = reference.advance(stream[:-1], np.zeros(CONFIG.state_size))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from model.conventions import Convention, splitter
+from model.conventions import Convention, splitter, words_of
 from model.vocabulary import Vocabulary
-from tests.model.texts import ptb, readable, wikitext
+from tests.model.texts import plain, ptb, readable, wikitext
 
 WIKITEXT = wikitext()
 PTB = ptb()
+PLAIN = plain()
 
 
 @pytest.mark.parametrize(
@@ -156,10 +159,74 @@ def test_a_vocabulary_without_the_convention_s_own_words_finds_them_unknown() ->
     assert readable(Vocabulary(bare, Convention.PTB), "5 a's 5% cannot s'") == "[5] a ['s] [5] [%] [can] [not] s [']"
 
 
-@pytest.mark.parametrize("vocabulary", [WIKITEXT, PTB], ids=["wikitext", "ptb"])
+@pytest.mark.parametrize(
+    ("line", "tokens"),
+    [
+        ("Captain Marlow, (U.S.) e.g. Mr. A", "Captain Marlow , ( U.S. ) e.g. Mr . A"),
+        ("U.S.A. U.S.A a.b.c. x.y", "U.S.A. U.S.A a.b.c. x.y"),
+        ("don't O'Hara's rock'n'roll 1990's sailors' 'tis", "don't O'Hara's rock'n'roll 1990's sailors ' ' tis"),
+        ("1,200.50 10:30 3.14 1, 2:a a:2 5.", "1,200.50 10:30 3.14 1 , 2 : a a : 2 5 ."),
+        ("well-known x-y-z -5 a- twenty--five", "well @-@ known x @-@ y @-@ z - 5 a - twenty -- five"),
+        ("Wait... what?! No!!! === __init__ ....", "Wait ... what ? ! No !!! === __ init __ ...."),
+        ("and/or http://site.org/a?b=1 50% $5", "and / or http : // site.org / a ? b = 1 50 % $ 5"),
+        ("“Hello”, ‘she’ said—it’s", "\" Hello \" , ' she ' said — it's"),
+        ("naïve na\u0131\u0308ve e\u0301tude हिन्दी", "naïve na\u0131\u0308ve \u00e9tude हिन्दी"),
+        ("🙂🙂 ❤\ufe0f 👨\u200d👩\u200d👧! 中文。", "🙂🙂 ❤\ufe0f 👨\u200d👩\u200d👧 ! 中文 。"),
+        ("<unk>, <eos> x<unk>y 3 @.@ 5 a@-@b", "<unk> , <unk> x <unk> y 3 @.@ 5 a @-@ b"),
+        ("\0\x01 a\0b", "\0 \x01 a \0 b"),
+        ("a" * 1001 + " " + "b" * 1000, "<unk> " + "b" * 1000),
+        (" \t ", ""),
+    ],
+)
+def test_plain_text_is_words_and_punctuation(line: str, tokens: str) -> None:
+    assert " ".join(words_of(line, Convention.PLAIN)) == tokens
+
+
+@given(
+    words=st.lists(
+        st.text(
+            st.one_of(
+                st.sampled_from("aB1.,:'’-_@<unk>!é\u0301\u200d🙂"),
+                st.characters(exclude_categories=("Cs",), exclude_characters="\n"),
+            ),
+            max_size=8,
+        ),
+        max_size=4,
+    )
+)
+def test_tokens_of_plain_text_are_their_own_tokens(words: list[str]) -> None:
+    tokens = list(words_of(" ".join(words), Convention.PLAIN))
+    assert list(words_of(" ".join(tokens), Convention.PLAIN)) == tokens
+    vocabulary = Vocabulary.from_lines([" ".join(words)], Convention.PLAIN)
+    assert [vocabulary.word_of(i) for i in vocabulary.tokenise(" ".join(words)).ids] == tokens
+
+
+@pytest.mark.parametrize("vocabulary", [WIKITEXT, PTB, PLAIN], ids=["wikitext", "ptb", "plain"])
 @pytest.mark.parametrize(
     "unit",
-    ["a", "-", "'", "!", ".,", "a.b.", "O'", "1,", "n't", "$", "<unk>", "U.", "\0", "\ud800", "🙂", "e\u0301", "…"],
+    [
+        "a",
+        "-",
+        "'",
+        "!",
+        ".,",
+        "a.b.",
+        "O'",
+        "1,",
+        "n't",
+        "$",
+        "<unk>",
+        "U.",
+        "\0",
+        "\ud800",
+        "🙂",
+        "e\u0301",
+        "…",
+        "a:",
+        "1:",
+        "👨\u200d",
+        "@-@",
+    ],
 )
 def test_time_grows_with_the_length_of_a_word_without_blanks(vocabulary: Vocabulary, unit: str) -> None:
     split = splitter(vocabulary.convention, vocabulary.words).split

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from model.conventions import Convention
 from model.errors import TextError
 from model.vocabulary import Tokens, Vocabulary
-from tests.model.texts import PTB_LINES, WIKITEXT_LINES, ptb, readable, wikitext
+from tests.model.texts import PLAIN_LINES, PTB_LINES, WIKITEXT_LINES, ids_of_lines, plain, ptb, readable, wikitext
 
 WIKITEXT = wikitext()
 PTB = ptb()
-BOTH = pytest.mark.parametrize("vocabulary", [WIKITEXT, PTB], ids=["wikitext", "ptb"])
+PLAIN = plain()
+EVERY = pytest.mark.parametrize("vocabulary", [WIKITEXT, PTB, PLAIN], ids=["wikitext", "ptb", "plain"])
 
 # Any code point, lone surrogates too, and what the conventions look for, with and without blanks between.
 fragments = st.sampled_from(
@@ -43,7 +45,7 @@ def shifted(tokens: Tokens, by: int) -> list[list[int]]:
     return [array.tolist() for array in arrays]
 
 
-@BOTH
+@EVERY
 @given(a=texts, b=texts, specials=st.booleans())
 def test_a_cut_between_words_never_matters(vocabulary: Vocabulary, a: str, b: str, specials: bool) -> None:
     whole = vocabulary.tokenise(f"{a} {b}", specials=specials, final_newline=True)
@@ -53,7 +55,7 @@ def test_a_cut_between_words_never_matters(vocabulary: Vocabulary, a: str, b: st
     assert shifted(whole, 0) == parts
 
 
-@BOTH
+@EVERY
 @given(text=texts)
 def test_the_newline_that_ends_a_text_is_left_to_its_end(vocabulary: Vocabulary, text: str) -> None:
     on, ended = vocabulary.tokenise(text, final_newline=True), vocabulary.tokenise(text)
@@ -64,9 +66,10 @@ def test_the_newline_that_ends_a_text_is_left_to_its_end(vocabulary: Vocabulary,
     assert on.ids[len(ended) :].tolist() == [vocabulary.eos_id] * dropped
 
 
+@pytest.mark.parametrize("vocabulary", [WIKITEXT, PLAIN], ids=["wikitext", "plain"])
 @given(text=texts)
-def test_wikitext_tokens_are_all_the_characters_between_blanks_in_order(text: str) -> None:
-    tokens = WIKITEXT.tokenise(text, final_newline=True)
+def test_tokens_are_all_the_characters_between_blanks_in_order(vocabulary: Vocabulary, text: str) -> None:
+    tokens = vocabulary.tokenise(text, final_newline=True)
     typed = [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)]
     assert "".join(typed) == "".join(character for character in text if character == "\n" or not character.isspace())
     assert all(typed)
@@ -82,7 +85,7 @@ def test_ptb_tokens_leave_out_nothing_but_marks(text: str) -> None:
     assert not any(map(str.isalnum, between))
 
 
-@BOTH
+@EVERY
 @given(text=st.text(alphabet=st.characters(max_codepoint=127, exclude_characters="`"), max_size=40))
 def test_a_token_of_plain_characters_is_what_was_typed(vocabulary: Vocabulary, text: str) -> None:
     tokens = vocabulary.tokenise(text)
@@ -92,6 +95,8 @@ def test_a_token_of_plain_characters_is_what_was_typed(vocabulary: Vocabulary, t
             assert word == "<unk>" != typed
         elif word == "<eos>":
             assert typed == "\n"
+        elif vocabulary.convention is Convention.PLAIN:
+            assert typed == vocabulary.surface(token_id) or (typed == word == "@-@")
         elif vocabulary.convention is Convention.WIKITEXT:
             assert typed in (word, vocabulary.surface(token_id)) or set(typed) == {"."}
         elif word == "N":
@@ -100,7 +105,7 @@ def test_a_token_of_plain_characters_is_what_was_typed(vocabulary: Vocabulary, t
             assert typed.lower() in (word, vocabulary.surface(token_id))
 
 
-@BOTH
+@EVERY
 @given(text=texts)
 def test_the_words_of_tokens_are_those_that_were_typed(vocabulary: Vocabulary, text: str) -> None:
     typed = [word for line in text.split("\n") for word in (*line.split(), "\n")][:-1]
@@ -110,16 +115,18 @@ def test_the_words_of_tokens_are_those_that_were_typed(vocabulary: Vocabulary, t
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "lines"), [(WIKITEXT, WIKITEXT_LINES), (PTB, PTB_LINES)], ids=["wikitext", "ptb"]
+    ("vocabulary", "lines"),
+    [(WIKITEXT, WIKITEXT_LINES), (PTB, PTB_LINES), (PLAIN, PLAIN_LINES)],
+    ids=["wikitext", "ptb", "plain"],
 )
 def test_lines_of_the_corpus_tokenise_to_themselves(vocabulary: Vocabulary, lines: list[str]) -> None:
     text = "".join(f" {line} \n" for line in lines)
     tokens = vocabulary.tokenise(text, final_newline=True)
-    assert tokens.ids.tolist() == vocabulary.encode_lines(lines).tolist()
+    assert tokens.ids.tolist() == ids_of_lines(vocabulary, lines)
     assert not tokens.unknown.any()
 
 
-@BOTH
+@EVERY
 @given(data=st.data())
 def test_any_row_of_known_words_tokenises_to_itself(vocabulary: Vocabulary, data: st.DataObject) -> None:
     words = [word for word in vocabulary.words if word != "<eos>"]
@@ -127,9 +134,10 @@ def test_any_row_of_known_words_tokenises_to_itself(vocabulary: Vocabulary, data
     assert vocabulary.tokenise(" ".join(row)).ids.tolist() == list(map(vocabulary.id_of, row))
 
 
-@BOTH
-@given(ids=st.lists(st.integers(0, len(PTB) - 1), max_size=20))
-def test_any_ids_can_be_written(vocabulary: Vocabulary, ids: list[int]) -> None:
+@EVERY
+@given(data=st.data())
+def test_any_ids_can_be_written(vocabulary: Vocabulary, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, len(vocabulary) - 1), max_size=20))
     text = vocabulary.detokenise(ids)
     assert text.count("\n") == ids.count(vocabulary.eos_id)
     assert "  " not in text
@@ -179,21 +187,67 @@ def test_eos_in_the_text_is_the_token_only_where_specials_are_asked_for() -> Non
     assert not tokens.unknown.any()
 
 
-@BOTH
+@EVERY
 def test_a_million_characters_without_a_blank_are_one_unknown_token(vocabulary: Vocabulary) -> None:
-    for character in ("a", "\0", "\ud800"):
-        tokens = vocabulary.tokenise(character * 1_000_000)
+    for characters in ("a", "\0", "\ud800", ".", "a,", "-a"):
+        tokens = vocabulary.tokenise(characters * (1_000_000 // len(characters)))
         assert tokens.ids.tolist() == [vocabulary.unk_id]
         assert tokens.ends.tolist() == [1_000_000]
+        assert tokens.unknown.tolist() == [True]
+
+
+@EVERY
+def test_a_typed_word_is_cut_up_to_its_thousandth_character(vocabulary: Vocabulary) -> None:
+    longest = "," * 999 + "a"
+    assert len(vocabulary.tokenise(longest)) > 0
+    assert vocabulary.tokenise(longest).ends[-1] - vocabulary.tokenise(longest).starts[-1] == 1
+    assert vocabulary.tokenise("," + longest).starts.tolist() == [0]
+    assert vocabulary.tokenise("," + longest).ends.tolist() == [1001]
+
+
+@EVERY
+@given(text=texts, most=st.integers(0, 12))
+def test_reading_leaves_off_after_the_word_with_a_token_too_many(vocabulary: Vocabulary, text: str, most: int) -> None:
+    whole = vocabulary.tokenise(text)
+    tokens = vocabulary.tokenise(text, most=most)
+    if len(whole) <= most:
+        assert tokens.ids.tolist() == whole.ids.tolist()
+        return
+    last_word = whole.words[most]
+    kept = int((whole.words <= last_word).sum())
+    assert shifted(tokens, 0) == [column[:kept] for column in shifted(whole, 0)]
+    assert tokens.words.tolist() == whole.words[:kept].tolist()
 
 
 def test_ids_fall_with_frequency_and_ties_keep_the_order_of_the_lines() -> None:
     vocabulary = Vocabulary.from_lines(["b a c", "a d", " "], Convention.WIKITEXT)
     assert vocabulary.words == ("<eos>", "a", "b", "c", "d", "<unk>")
     assert (vocabulary.eos_id, vocabulary.unk_id, len(vocabulary)) == (0, 5, 6)
-    assert vocabulary.encode_lines(["a x", "", "d"]).tolist() == [1, 5, 0, 0, 4, 0]
-    assert vocabulary.encode_lines([]).dtype == np.int32
+    assert vocabulary.encode("a x\n\nd").tolist() == vocabulary.encode("a x\n\nd\n").tolist() == [1, 5, 0, 0, 4, 0]
+    assert vocabulary.encode("").tolist() == [0]
+    assert vocabulary.encode("a").dtype == np.int32
     assert [vocabulary.id_of("a"), vocabulary.id_of("x")] == [1, 5]
+
+
+def test_rare_words_and_those_past_the_largest_number_are_left_out() -> None:
+    lines = ["a a a <unk> b b", "c c b d", "<unk> e"]
+
+    def words(min_count: int, max_words: int | None = None) -> tuple[str, ...]:
+        return Vocabulary.from_lines(lines, Convention.PLAIN, min_count=min_count, max_words=max_words).words
+
+    assert words(1) == ("a", "b", "<eos>", "<unk>", "c", "d", "e")
+    assert words(2) == ("a", "b", "<eos>", "<unk>", "c")
+    assert words(3) == ("a", "b", "<eos>", "<unk>")
+    assert words(4) == ("<eos>", "<unk>")
+    assert words(1, max_words=4) == words(2, max_words=4) == ("a", "b", "<eos>", "<unk>")
+    assert words(1, max_words=3) == ("a", "<eos>", "<unk>")
+    assert words(2, max_words=50_000) == words(2)
+
+
+def test_vocabularies_are_told_apart_by_their_words_and_convention() -> None:
+    first = Vocabulary(["<eos>", "<unk>", "a"], Convention.PLAIN).identity
+    assert first == {"convention": "plain", "words": 3, "sha256": hashlib.sha256(b"<eos>\n<unk>\na").hexdigest()}
+    assert Vocabulary(["<eos>", "<unk>", "b"], Convention.PLAIN).identity["sha256"] != first["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +304,7 @@ def test_a_lower_case_prefix_matches_any_case_and_another_its_own() -> None:
     assert len(completed(WIKITEXT, "")) == len(WIKITEXT)
 
 
-@BOTH
+@EVERY
 def test_a_saved_vocabulary_is_loaded_the_same(vocabulary: Vocabulary, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     vocabulary.save(path)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from model.vocabulary import Vocabulary
-from training.corpus import Corpus, load_corpus
+from tests.model.texts import ids_of_lines
+from training.corpus import Corpus, lines_of, load_corpus
 
 NAMES = ("ptb", "wikitext-2")
 SIZES = {
@@ -26,7 +27,7 @@ def corpora(data_dir: Path) -> dict[str, Loaded]:
     loaded = {}
     for name in NAMES:
         corpus = load_corpus(str(data_dir / name))
-        loaded[name] = (corpus, Vocabulary.from_lines(corpus.train, corpus.convention))
+        loaded[name] = (corpus, corpus.vocabulary())
     return loaded
 
 
@@ -34,7 +35,7 @@ def returned(vocabulary: Vocabulary, lines: list[str], plain: Callable[[str], st
     """Share of the tokens of corpus lines that come back, in order, when each line is made plain and tokenised."""
     tokens = matched = 0
     for line in lines:
-        expected = vocabulary.encode_lines([line])[:-1].tolist()
+        expected = ids_of_lines(vocabulary, [line])[:-1]
         got = vocabulary.tokenise(plain(line)).ids.tolist()
         blocks = SequenceMatcher(None, expected, got, autojunk=False).get_matching_blocks()
         tokens += len(expected)
@@ -62,23 +63,22 @@ def made_plain(line: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_vocabularies_and_token_counts_are_the_published_ones(corpora: dict[str, Loaded], name: str) -> None:
     corpus, vocabulary = corpora[name]
-    counts = (len(vocabulary.encode_lines(lines)) for lines in (corpus.train, corpus.valid, corpus.test))
+    counts = (len(vocabulary.encode(text)) for text in corpus.splits.values())
     assert (len(vocabulary), *counts) == SIZES[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_line_of_a_corpus_tokenises_to_itself(corpora: dict[str, Loaded], name: str) -> None:
     corpus, vocabulary = corpora[name]
-    for lines in (corpus.train, corpus.valid, corpus.test):
-        tokens = vocabulary.tokenise("".join(f"{line}\n" for line in lines), final_newline=True)
-        np.testing.assert_array_equal(tokens.ids, vocabulary.encode_lines(lines))
-        assert not tokens.unknown.any()
+    for text in corpus.splits.values():
+        np.testing.assert_array_equal(vocabulary.encode(text), ids_of_lines(vocabulary, lines_of(text)))
+        assert not vocabulary.tokenise(text).unknown.any()
 
 
 def test_plain_text_of_lm_eval_gives_back_wikitext(corpora: dict[str, Loaded]) -> None:
     corpus, vocabulary = corpora["wikitext-2"]
     assert made_plain(' = = In 5 @.@ 2 km ( 3 ) , " X \'s " = = \n') == ' == In 5.2 km (3), "X\'s" ==\n'
-    assert returned(vocabulary, corpus.valid, made_plain) >= 0.9998
+    assert returned(vocabulary, lines_of(corpus.splits["valid"]), made_plain) >= 0.9998
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,9 +86,9 @@ def test_text_that_was_written_gives_back_its_tokens(corpora: dict[str, Loaded],
     corpus, vocabulary = corpora[name]
 
     def rewritten(line: str) -> str:
-        return vocabulary.detokenise(vocabulary.encode_lines([line])[:-1].tolist())
+        return vocabulary.detokenise(ids_of_lines(vocabulary, [line])[:-1])
 
-    assert returned(vocabulary, corpus.valid, rewritten) >= 0.999
+    assert returned(vocabulary, lines_of(corpus.splits["valid"]), rewritten) >= 0.999
 
 
 def test_text_in_print_gives_back_the_ptb(corpora: dict[str, Loaded]) -> None:
@@ -96,9 +96,9 @@ def test_text_in_print_gives_back_the_ptb(corpora: dict[str, Loaded]) -> None:
 
     def printed(line: str) -> str:
         """A line in capitals, with figures, quotes and punctuation."""
-        text = vocabulary.detokenise(vocabulary.encode_lines([line])[:-1].tolist())
+        text = vocabulary.detokenise(ids_of_lines(vocabulary, [line])[:-1])
         text = re.sub(r"\bN\b", "1,990", re.sub(r"\bN N\b", "12.5%", text))
         return f"“{text.upper()}” -- (!)".replace("<UNK>", "<unk>")
 
     assert printed("the firm 's $ N loss is N N") == "“THE FIRM'S $1,990 LOSS IS 12.5%” -- (!)"
-    assert returned(vocabulary, corpus.valid, printed) >= 0.999
+    assert returned(vocabulary, lines_of(corpus.splits["valid"]), printed) >= 0.999

@@ -1,8 +1,10 @@
-"""Small vocabularies in the two conventions, written for the tests."""
+"""Small vocabularies in each convention, written for the tests."""
 
 from __future__ import annotations
 
-from model.conventions import Convention
+from collections.abc import Iterable
+
+from model.conventions import EOS, Convention, words_of
 from model.vocabulary import Vocabulary
 
 WIKITEXT_LINES = [
@@ -20,6 +22,11 @@ PTB_LINES = [
     "i 'm sure they 've ca wo can not be # N a 1\\/2-year u.s. u.s.-based long-term '80s n. plan",
     "says it 's he 'd we 'll",
 ]
+PLAIN_LINES = [
+    "Captain O'Hara didn't sail the well-known ship (a 1,200-ton barque) home; it's still there, he said.",
+    '"Don\'t wait... the tide turns at 10:30!" -- so wrote the mate, e.g. in the U.S. -- "Well?!"',
+    "<unk> 🙂 and/or 3.14 % at site.org _now_ === naïve हिन्दी",
+]
 
 
 def wikitext() -> Vocabulary:
@@ -28,6 +35,16 @@ def wikitext() -> Vocabulary:
 
 def ptb() -> Vocabulary:
     return Vocabulary.from_lines(PTB_LINES, Convention.PTB)
+
+
+def plain() -> Vocabulary:
+    return Vocabulary.from_lines(PLAIN_LINES, Convention.PLAIN)
+
+
+def ids_of_lines(vocabulary: Vocabulary, lines: Iterable[str]) -> list[int]:
+    """Ids of corpus lines, token by token, with `<eos>` after every line."""
+    tokens = (token for line in lines for token in (*words_of(line, vocabulary.convention), EOS))
+    return [vocabulary.id_of(token) for token in tokens]
 
 
 def readable(vocabulary: Vocabulary, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from model.config import ModelConfig
@@ -35,8 +36,8 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data() -> Data:
     """The same corpus as ids."""
     vocabulary = Vocabulary.from_lines(SENTENCES, Convention.WIKITEXT)
-    ids = vocabulary.encode_lines(SENTENCES)
-    return Data("small", {"train": "0" * 64}, vocabulary, vocabulary.encode_lines(SENTENCES * 12), ids, ids)
+    ids = vocabulary.encode("\n".join(SENTENCES))
+    return Data("small", {"train": "0" * 64}, vocabulary, np.tile(ids, 12), ids, ids)
 
 
 def recipe(**changes: Any) -> Recipe:

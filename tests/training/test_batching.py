@@ -23,5 +23,5 @@ def test_rows_are_consecutive_pieces_and_the_rest_is_dropped() -> None:
 
 
 def test_a_text_too_short_for_its_rows_is_refused() -> None:
-    with pytest.raises(CorpusError, match="smaller batch size or more text"):
+    with pytest.raises(CorpusError, match="read in 3 rows of at least two; give more text"):
         as_rows(np.arange(5, dtype=np.int32), 3)

@@ -13,7 +13,8 @@ import pytest
 from model.conventions import Convention
 from model.errors import CorpusError
 from training import corpus as corpus_module
-from training.corpus import KNOWN, SPLITS, KnownCorpus, default_cache, load_corpus
+from training.corpus import KNOWN, KnownCorpus, default_cache, lines_of, load_corpus
+from training.own_text import SPLITS
 
 FILES = {
     "train": " = Town = \n \n The town lies by the sea . \n",
@@ -67,47 +68,48 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     thread.join()
 
 
-def test_a_folder_is_read_line_by_line_and_only_a_newline_ends_a_line(tmp_path: Path) -> None:
-    corpus = load_corpus(str(write(tmp_path / "town")))
-    assert corpus.train == [" = Town = ", " ", " The town lies by the sea . "]
-    assert corpus.valid == ["The sea\x0cis calm .\r"]
-    assert corpus.test == ["No final newline"]
-    assert (corpus.name, corpus.folder, corpus.sha256) == ("town", tmp_path / "town", sums(FILES))
+def test_only_a_newline_ends_a_line() -> None:
+    assert lines_of(FILES["train"]) == [" = Town = ", " ", " The town lies by the sea . "]
+    assert lines_of(FILES["valid"]) == ["The sea\x0cis calm .\r"]
+    assert lines_of(FILES["test"]) == ["No final newline"]
+    assert lines_of("\n\n") == ["", ""]
 
 
-def test_a_folder_follows_wikitext_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_folder_is_plain_text_unless_told_otherwise(tmp_path: Path) -> None:
     folder = str(write(tmp_path / "town"))
-    assert load_corpus(folder).convention is Convention.WIKITEXT
+    corpus = load_corpus(folder)
+    assert (corpus.name, corpus.convention, corpus.own) == ("town", Convention.PLAIN, True)
     assert load_corpus(folder, convention=Convention.PTB).convention is Convention.PTB
 
 
-def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
-    assert load_corpus(str(write(tmp_path, FILES | {"test": "\ufeffThe sea"}))).test == ["The sea"]
+def test_rare_words_of_own_text_are_unknown_and_those_of_a_known_corpus_are_not(server: Server, tmp_path: Path) -> None:
+    known = load_corpus("sea", tmp_path / "cache")
+    assert known.vocabulary().words == ("<eos>", "=", "Town", "The", "town", "lies", "by", "the", "sea", ".", "<unk>")
+    own = write(tmp_path / "own", FILES | {"train": "the sea, the town\nThe town\n"})
+    assert load_corpus(str(own)).vocabulary().words == ("the", "town", "<eos>", "<unk>")
+    assert len(load_corpus(str(own)).vocabulary(min_count=1)) == 7
+    assert load_corpus(str(own)).vocabulary(1, max_words=3).words == ("the", "<eos>", "<unk>")
 
 
-def test_lines_are_read_when_they_are_asked_for_and_once(tmp_path: Path) -> None:
-    corpus = load_corpus(str(write(tmp_path)))
-    lines = corpus.train
-    (tmp_path / "train.txt").unlink()
-    assert corpus.train is lines
+@pytest.mark.parametrize("text", ["one two three four\n", "a, b, c, d.\n", "中文没有空格\n", "1 2 3 4"])
+def test_text_without_a_repeated_word_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"no word occurs 2 times; give more text, with blanks between its words"):
+        load_corpus(str(write(tmp_path / "own", {"train": text, "valid": text}))).vocabulary()
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, r"valid\.txt is missing; a corpus folder holds train\.txt, valid\.txt, test\.txt"),
         (b"", r"valid\.txt is empty"),
         (b" \n\t\n", r"valid\.txt is empty"),
         (b"one\ntwo \xff three\n", r"valid\.txt is not UTF-8 \(line 2, byte 8\)"),
         ("the sea".encode("utf-16"), r"valid\.txt is not text \(it holds NUL bytes\)"),
     ],
-    ids=["missing", "empty", "blank", "latin-1", "utf-16"],
+    ids=["empty", "blank", "latin-1", "utf-16"],
 )
-def test_an_unusable_file_is_refused_by_name(data: bytes | None, message: str, tmp_path: Path) -> None:
+def test_an_unusable_file_is_refused_by_name(data: bytes, message: str, tmp_path: Path) -> None:
     path = write(tmp_path) / "valid.txt"
-    path.unlink()
-    if data is not None:
-        path.write_bytes(data)
+    path.write_bytes(data)
     with pytest.raises(CorpusError, match=message) as caught:
         load_corpus(str(tmp_path))
     assert str(path) in str(caught.value)
@@ -115,16 +117,14 @@ def test_an_unusable_file_is_refused_by_name(data: bytes | None, message: str, t
 
 
 def test_what_is_no_corpus_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"neither a known corpus \(ptb, wikitext-2\) nor a folder"):
+    with pytest.raises(CorpusError, match=r"neither a file or folder nor a known corpus \(ptb, wikitext-2\)"):
         load_corpus(str(tmp_path / "nowhere"))
-    with pytest.raises(CorpusError, match=r"train\.txt is a file; give the folder"):
-        load_corpus(str(write(tmp_path) / "train.txt"))
 
 
 def test_a_folder_with_the_files_of_a_known_corpus_is_that_corpus(server: Server, tmp_path: Path) -> None:
     folder = write(tmp_path / "copy")
     corpus = load_corpus(str(folder))
-    assert (corpus.name, corpus.convention, corpus.folder) == ("sea", Convention.PTB, folder)
+    assert (corpus.name, corpus.convention, corpus.own) == ("sea", Convention.PTB, False)
     with pytest.raises(CorpusError, match="is sea, which follows ptb; leave wikitext out"):
         load_corpus(str(folder), convention=Convention.WIKITEXT)
     write(folder, {"test": "Another test ."})
@@ -135,17 +135,17 @@ def test_a_folder_with_the_files_of_a_known_corpus_is_that_corpus(server: Server
 def test_a_named_corpus_is_fetched_once_and_kept(server: Server, tmp_path: Path) -> None:
     corpus = load_corpus("sea", tmp_path / "cache")
     assert (corpus.name, corpus.convention, corpus.sha256) == ("sea", Convention.PTB, sums(FILES))
-    assert corpus.folder == tmp_path / "cache" / "corpora" / "sea"
-    assert corpus.test == ["No final newline"]
-    assert load_corpus("sea", tmp_path / "cache").train == corpus.train
+    assert corpus.splits["test"] == "No final newline\n"
+    assert load_corpus("sea", tmp_path / "cache").splits == corpus.splits
     assert server.asked == ["/train.txt", "/valid.txt", "/test.txt"]
-    assert sorted(path.name for path in corpus.folder.iterdir()) == ["test.txt", "train.txt", "valid.txt"]
+    kept = tmp_path / "cache" / "corpora" / "sea"
+    assert sorted(path.name for path in kept.iterdir()) == ["test.txt", "train.txt", "valid.txt"]
 
 
 def test_an_altered_file_in_the_cache_is_fetched_again(server: Server, tmp_path: Path) -> None:
-    folder = load_corpus("sea", tmp_path).folder
-    write(folder, {"valid": "cut sho"})
-    assert load_corpus("sea", tmp_path).valid == ["The sea\x0cis calm .\r"]
+    load_corpus("sea", tmp_path)
+    write(tmp_path / "corpora" / "sea", {"valid": "cut sho"})
+    assert load_corpus("sea", tmp_path).splits["valid"] == "The sea\x0cis calm .\r\n"
     assert server.asked.count("/valid.txt") == 2
 
 

@@ -263,5 +263,5 @@ def test_an_out_folder_that_cannot_be_made_is_refused_before_any_training(data: 
 
 
 def test_a_text_too_short_for_the_batch_is_refused(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="too few for 5000 rows"):
+    with pytest.raises(CorpusError, match="too few: they are read in 5000 rows"):
         trainer(data, tmp_path, recipe(batch_size=5000))

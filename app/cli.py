@@ -108,7 +108,8 @@ def score(
 
 def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
     """Open the settings' bundle, let `work` use the service, and close it."""
-    from app.engine_thread import EngineThread  # noqa: PLC0415 - `--help` needs no engine
+    from app.admission import Admission  # noqa: PLC0415 - `--help` needs no engine
+    from app.engine_thread import EngineThread  # noqa: PLC0415
     from app.model_service import ModelService, RequestLimits  # noqa: PLC0415
     from app.served_model import open_model  # noqa: PLC0415
 
@@ -116,11 +117,11 @@ def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
     served = open_model(settings)
 
     async def session() -> T:
-        engine = EngineThread(served.build_engine, queue_limit=0, deadline=None)
+        engine = EngineThread(served.build_engine)
         try:
             identity = served.identity(await engine.start())
             limits = RequestLimits(texts=UNLIMITED, tokens=UNLIMITED)
-            return await work(ModelService(identity, served.vocabulary, engine, limits))
+            return await work(ModelService(identity, served.vocabulary, engine, Admission(0, None), limits))
         finally:
             engine.close()
 

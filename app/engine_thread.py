@@ -1,8 +1,9 @@
-"""The one thread that runs the engine, and the queue before it.
+"""The one thread that runs the engine, one job after another.
 
-Boundary: ids in, arrays out, awaited. The three methods `top_k`, `log_probabilities` and `score` are all that the
-service asks of an engine, so a scheduler that batches steps can take this class's place. Requests are computed in the
-order they came. One that is cancelled while it waits is never computed; one that runs stops at its next chunk.
+Boundary: ids in, arrays out, awaited; how many may wait, and how long, is `app.admission`. The three methods `top_k`,
+`log_probabilities` and `score` are all that the service asks of an engine, so a scheduler that batches steps can take
+this class's place. Requests are computed in the order they came. One that is cancelled while it waits is never
+computed; one that runs stops at its next chunk.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from app import scoring
-from app.errors import DeadlineError, OverloadedError
 from app.scoring import Floats, Ids, Scores
 
 if TYPE_CHECKING:
@@ -31,17 +31,11 @@ class _StoppedError(Exception):
 
 
 class EngineThread:
-    """Runs jobs on the engine one after another.
+    """Runs jobs on the engine one after another."""
 
-    `queue_limit` is how many may wait, `deadline` how many seconds one may wait and run (None: as long as it takes).
-    """
-
-    def __init__(self, build: Callable[[], Engine], queue_limit: int, deadline: float | None) -> None:
+    def __init__(self, build: Callable[[], Engine]) -> None:
         self._build = build
-        self._queue_limit = queue_limit
-        self._deadline = deadline
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._pending = 0
         self._engine: Engine
 
     async def start(self) -> Engine:
@@ -86,23 +80,14 @@ class EngineThread:
         return engine
 
     async def _run(self, job: Callable[[Check], T]) -> T:
-        """Queue a job and await it; `OverloadedError` where the queue is full, `DeadlineError` past the deadline."""
-        if self._pending > self._queue_limit:
-            raise OverloadedError(f"more than {self._queue_limit} requests wait for the engine; try again in a moment")
+        """Queue a job and await it; cancelled, it is left out of the queue or stops at its next chunk."""
         stopped = threading.Event()
 
         def check() -> None:
             if stopped.is_set():
                 raise _StoppedError
 
-        self._pending += 1
         try:
-            async with asyncio.timeout(self._deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._executor, job, check)
-        except TimeoutError:
-            raise DeadlineError(
-                f"not done within {self._deadline:g} seconds; send less text at a time, or try again when it is quieter"
-            ) from None
+            return await asyncio.get_running_loop().run_in_executor(self._executor, job, check)
         finally:
             stopped.set()
-            self._pending -= 1

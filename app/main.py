@@ -16,6 +16,7 @@ from fastapi_offline import FastAPIOffline
 from structlog.typing import FilteringBoundLogger
 
 from app import problems
+from app.admission import Admission
 from app.engine_thread import EngineThread
 from app.lifecycle import Lifecycle
 from app.logs import make_logger
@@ -76,7 +77,7 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         served = given if given is not None else await asyncio.to_thread(open_model, settings)
         app.state.served_model = served
-        engine = EngineThread(served.build_engine, settings.queue_limit, settings.deadline_seconds)
+        engine = EngineThread(served.build_engine)
         starting = asyncio.create_task(_start(settings, lifecycle, logger, served, engine))
         try:
             yield
@@ -99,7 +100,8 @@ async def _start(
         built = await engine.start()
         identity = served.identity(built)
         limits = RequestLimits(texts=settings.max_texts, tokens=settings.max_tokens)
-        service = ModelService(identity, served.vocabulary, engine, limits)
+        admission = Admission(settings.queue_limit, settings.deadline_seconds)
+        service = ModelService(identity, served.vocabulary, engine, admission, limits)
         await asyncio.to_thread(service.warm)
         lifecycle.set_ready(service)
     except Exception as error:

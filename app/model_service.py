@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import scoring
+from app.admission import Admission
 from app.engine_thread import EngineThread
 from app.errors import FieldError
 from app.schemas import (
@@ -48,12 +49,18 @@ class ModelService:
     """One model's answers. Refuses what is beyond the limits with `FieldError`."""
 
     def __init__(
-        self, identity: ModelIdentity, vocabulary: Vocabulary, engine: EngineThread, limits: RequestLimits
+        self,
+        identity: ModelIdentity,
+        vocabulary: Vocabulary,
+        engine: EngineThread,
+        admission: Admission,
+        limits: RequestLimits,
     ) -> None:
         self.identity = identity
         self.vocabulary = vocabulary
         self.limits = limits
         self._engine = engine
+        self._admission = admission
 
     def warm(self) -> None:
         """Make now what is otherwise made when it is first needed: some tenths of a second for a large vocabulary."""
@@ -63,36 +70,13 @@ class ModelService:
 
     async def predict(self, request: PredictRequest) -> PredictAnswer:
         """The most likely next words after a text."""
-        tokens = await self._tokenise(("text",), request.text, 0, goes_on=True)
-        ids, values = await self._best(self._after_eos(tokens.ids), request)
-        return PredictAnswer(
-            model=self.identity,
-            predictions=[
-                Prediction(
-                    word=self.vocabulary.surface(token_id),
-                    token=self.vocabulary.word_of(token_id),
-                    probability=float(np.exp(value)),
-                    log_probability=value,
-                )
-                for token_id, value in zip(ids.tolist(), values.astype(np.float64).tolist(), strict=True)
-            ],
-            token_count=len(tokens.ids),
-        )
+        async with self._admission.admit():
+            return await self._predict(request)
 
     async def perplexity(self, request: PerplexityRequest) -> PerplexityAnswer:
         """The likelihood of one text or of many."""
-        if request.is_one_text:
-            scored = await self.score([request.text], [("text",)], request.context, request.include_eos)
-        else:
-            if len(request.texts) > self.limits.texts:
-                raise FieldError(
-                    ("texts",),
-                    f"{len(request.texts)} texts were sent and one request may hold {self.limits.texts}; send fewer",
-                )
-            paths = [("texts", index) for index in range(len(request.texts))]
-            scored = await self.score(request.texts, paths, request.context, request.include_eos)
-        details = len(scored) + sum(len(text.tokens.ids) for text in scored)
-        return await _aside(details, lambda: self._perplexity_answer(request, scored))
+        async with self._admission.admit():
+            return await self._perplexity(request)
 
     async def score(
         self, texts: Sequence[str], paths: Sequence[tuple[str | int, ...]], context: str = "", include_eos: bool = True
@@ -109,6 +93,37 @@ class ModelService:
         scores = await self._engine.score(self._after_eos(before.ids), [item.ids for item in tokens])
         return [ScoredText(*parts) for parts in zip(texts, tokens, scores, strict=True)]
 
+    async def _predict(self, request: PredictRequest) -> PredictAnswer:
+        tokens = await self._tokenise(("text",), request.text, 0, goes_on=True)
+        ids, values = await self._best(self._after_eos(tokens.ids), request)
+        return PredictAnswer(
+            model=self.identity,
+            predictions=[
+                Prediction(
+                    word=self.vocabulary.surface(token_id),
+                    token=self.vocabulary.word_of(token_id),
+                    probability=float(np.exp(value)),
+                    log_probability=value,
+                )
+                for token_id, value in zip(ids.tolist(), values.astype(np.float64).tolist(), strict=True)
+            ],
+            token_count=len(tokens.ids),
+        )
+
+    async def _perplexity(self, request: PerplexityRequest) -> PerplexityAnswer:
+        if request.is_one_text:
+            scored = await self.score([request.text], [("text",)], request.context, request.include_eos)
+        else:
+            if len(request.texts) > self.limits.texts:
+                raise FieldError(
+                    ("texts",),
+                    f"{len(request.texts)} texts were sent and one request may hold {self.limits.texts}; send fewer",
+                )
+            paths = [("texts", index) for index in range(len(request.texts))]
+            scored = await self.score(request.texts, paths, request.context, request.include_eos)
+        details = len(scored) + sum(len(text.tokens.ids) for text in scored)
+        return await _aside(details, lambda: self._perplexity_answer(request, scored))
+
     @cached_property
     def _special(self) -> Mask:
         return _mask(self.vocabulary, self.vocabulary.is_special)
@@ -122,12 +137,13 @@ class ModelService:
 
         Where a text `goes_on`, the newline that ends it is an `<eos>`; else that is the one of the text's end.
         """
-        tokens = await _aside(len(text), lambda: self.vocabulary.tokenise(text, final_newline=goes_on))
-        if before + len(tokens.ids) > self.limits.tokens:
+        room = self.limits.tokens - before
+        tokens = await _aside(len(text), lambda: self.vocabulary.tokenise(text, final_newline=goes_on, most=room))
+        if len(tokens) > room:
             raise FieldError(
                 path,
-                f"the request has {before + len(tokens.ids)} tokens up to and with this text, and one request may have "
-                f"{self.limits.tokens}; send less text at a time",
+                f"the request has more than {self.limits.tokens} tokens up to and with this text, which is as many as "
+                "one request may have; send less text at a time",
             )
         return tokens
 

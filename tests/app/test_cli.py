@@ -120,7 +120,7 @@ def test_score_takes_text_that_looks_like_markup(
         (["predict", "a\udcffb"], "text: Text should be well-formed Unicode"),
         (["score", "nowhere.txt"], "nowhere.txt cannot be read: No such file or directory"),
         (["score", "."], ". cannot be read: Is a directory"),
-        (["score", "latin.txt"], "latin.txt is not UTF-8 (byte 3)"),
+        (["score", "latin.txt"], "latin.txt is not UTF-8 (line 1, byte 3)"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_2(

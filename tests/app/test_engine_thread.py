@@ -1,4 +1,4 @@
-"""The engine's thread and the queue before it: order, bounds, deadlines, and work that nobody waits for."""
+"""The engine's thread: its order, its warm-up, and work that nobody waits for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import pytest
 
 from app import scoring
 from app.engine_thread import EngineThread
-from app.errors import DeadlineError, OverloadedError
 from model.errors import EngineError
 from tests.app.fakes import Gate, Ids, NumpyEngine
-from tests.app.serving import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -27,10 +25,8 @@ def ids(*values: int) -> Ids:
 
 
 @asynccontextmanager
-async def engine_thread(
-    engine: NumpyEngine, queue_limit: int = 10, deadline: float | None = PATIENCE
-) -> AsyncIterator[EngineThread]:
-    thread = EngineThread(lambda: engine, queue_limit, deadline)
+async def engine_thread(engine: NumpyEngine) -> AsyncIterator[EngineThread]:
+    thread = EngineThread(lambda: engine)
     await thread.start()
     engine.calls.clear()
     try:
@@ -49,7 +45,7 @@ async def test_all_calls_of_the_engine_are_made_on_one_thread_of_its_own() -> No
 
 async def test_starting_warms_the_engine_up_before_the_first_request() -> None:
     engine = NumpyEngine(SIZE)
-    thread = EngineThread(lambda: engine, 1, None)
+    thread = EngineThread(lambda: engine)
     assert await thread.start() is engine
     assert len(engine.calls) >= 2
     thread.close()
@@ -71,21 +67,6 @@ async def test_predictions_read_the_prompt_once_and_pay_for_one_softmax() -> Non
     assert engine.calls == [(1, 4), (1, 4)]
     assert rows == [1, 1]
     assert values.tolist() == everything[best].tolist()
-
-
-async def test_more_waiting_requests_than_the_limit_are_refused_and_the_others_answered() -> None:
-    gate = Gate()
-    async with engine_thread(NumpyEngine(SIZE, before=gate), queue_limit=2) as thread:
-        gate.shut()
-        running = asyncio.create_task(thread.top_k(ids(0), 1))
-        await gate.wait_until_reached()
-        waiting = [asyncio.create_task(thread.top_k(ids(n), 1)) for n in (1, 2)]
-        await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="more than 2 requests"):
-            await thread.top_k(ids(3), 1)
-        gate.open.set()
-        assert len(await asyncio.gather(running, *waiting)) == 3
-        await thread.top_k(ids(3), 1)
 
 
 async def test_a_request_cancelled_while_it_waits_is_never_computed() -> None:
@@ -122,20 +103,6 @@ async def test_a_request_cancelled_while_it_runs_stops_at_its_next_chunk(monkeyp
     assert engine.calls == [(1, 1), (1, 2)]
 
 
-async def test_a_request_past_its_deadline_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 4)
-    gate = Gate()
-    engine = NumpyEngine(SIZE, before=gate)
-    async with engine_thread(engine, deadline=0.05) as thread:
-        gate.shut()
-        with pytest.raises(DeadlineError, match=r"0\.05 seconds"):
-            await thread.score(ids(0), [np.zeros(1000, np.int32)])
-        gate.open.set()
-        monkeypatch.setattr(thread, "_deadline", PATIENCE)
-        await thread.top_k(ids(0, 1), 1)
-    assert engine.calls == [(1, 1), (1, 2)]
-
-
 async def test_an_engine_that_fails_fails_its_request_alone() -> None:
     def fail() -> None:
         raise EngineError("no memory")
@@ -151,7 +118,7 @@ async def test_an_engine_that_fails_fails_its_request_alone() -> None:
 
 async def test_closing_lets_the_running_job_finish() -> None:
     gate = Gate()
-    thread = EngineThread(lambda: NumpyEngine(SIZE, before=gate), 10, None)
+    thread = EngineThread(lambda: NumpyEngine(SIZE, before=gate))
     await thread.start()
     gate.shut()
     running = asyncio.create_task(thread.top_k(ids(0), 3))

@@ -28,33 +28,33 @@ def test_one_stream_scores_every_token_with_all_before_it_as_context(
 ) -> None:
     monkeypatch.setattr(evaluate_module, "TOKENS", 7)
     model = LanguageModel(config(data.vocabulary)).eval()
-    result = evaluate(model, data.test, data.vocabulary.eos_id)
-    expected = word_by_word(model, data.test.tolist(), data.vocabulary.eos_id)
-    assert result.tokens == len(data.test)
+    result = evaluate(model, data.valid, data.vocabulary.eos_id)
+    expected = word_by_word(model, data.valid.tolist(), data.vocabulary.eos_id)
+    assert result.tokens == len(data.valid)
     assert result.negative_log_likelihood == pytest.approx(expected, rel=1e-5)
-    assert result.perplexity == pytest.approx(math.exp(expected / len(data.test)), rel=1e-5)
+    assert result.perplexity == pytest.approx(math.exp(expected / len(data.valid)), rel=1e-5)
 
 
 def test_streams_are_pieces_that_each_start_without_context(data: Data) -> None:
     model = LanguageModel(config(data.vocabulary)).eval()
-    stream = np.concatenate([[data.vocabulary.eos_id], data.test])
+    stream = np.concatenate([[data.vocabulary.eos_id], data.valid])
     length = len(stream) // 2
     halves = [stream[:length], stream[length : 2 * length]]
     expected = sum(word_by_word(model, half[1:].tolist(), int(half[0])) for half in halves)
-    result = evaluate(model, data.test, data.vocabulary.eos_id, streams=2)
+    result = evaluate(model, data.valid, data.vocabulary.eos_id, streams=2)
     assert result.tokens == 2 * (length - 1)
     assert result.negative_log_likelihood == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluation_leaves_the_model_as_it_was_and_ignores_dropout(data: Data) -> None:
     model = LanguageModel(config(data.vocabulary), dropout=0.5).train()
-    first, second = (evaluate(model, data.test, data.vocabulary.eos_id).perplexity for _ in range(2))
+    first, second = (evaluate(model, data.valid, data.vocabulary.eos_id).perplexity for _ in range(2))
     assert first == second
     assert model.training
 
 
 def test_bfloat16_gives_nearly_the_same_perplexity(data: Data) -> None:
     model = LanguageModel(config(data.vocabulary)).eval()
-    exact, rounded = (evaluate(model, data.test, 0, bfloat16=bfloat16).perplexity for bfloat16 in (False, True))
+    exact, rounded = (evaluate(model, data.valid, 0, bfloat16=bfloat16).perplexity for bfloat16 in (False, True))
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=5e-3)

@@ -126,7 +126,7 @@ def test_the_record_says_what_was_trained_and_how(data: Data, tmp_path: Path) ->
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
     assert record["finished"]
     assert record["versions"]["torch"] == torch.__version__
-    assert record["perplexity"]["test"] == evaluate(model, data.test, vocabulary.eos_id).perplexity
+    assert record["perplexity"]["test"] == evaluate(model, data.valid, vocabulary.eos_id).perplexity
     assert not (tmp_path / "resume.safetensors").exists()
 
 

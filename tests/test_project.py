@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import re
 import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import PurePosixPath
+from threading import Thread
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from app.main import VERSION
-from tests.source import ROOT
+from app.server import GRACE_SECONDS
+from app.settings import Settings
+from tests.source import ROOT, modules
 
 EXTRAS = {"cpu": ["cpu"], "dev": ["cpu", "train", "dev"]}
 """Extras that each lock file holds besides the core dependencies."""
@@ -48,6 +59,65 @@ def pins(lock: str) -> list[Requirement]:
     """The lines of a lock, less its comments."""
     lines = read(f"requirements/{lock}.lock").splitlines()
     return [Requirement(line) for line in lines if not line.startswith("#")]
+
+
+def instructions(*keywords: str) -> list[tuple[str, str]]:
+    """The image's instructions in order, those of some keywords or all: each its keyword and, on one line, the rest."""
+    lines = [line for line in read("Dockerfile").splitlines() if not line.startswith("#")]
+    whole = [line for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines() if line]
+    found = [(keyword, rest) for keyword, _, rest in (line.partition(" ") for line in whole)]
+    return [(keyword, rest) for keyword, rest in found if not keywords or keyword in keywords]
+
+
+def image_environment() -> dict[str, str]:
+    """What the image sets, less what it extends."""
+    pairs = [pair.split("=", 1) for _, rest in instructions("ENV") for pair in rest.split()]
+    return {name: value for name, value in pairs if "$" not in value}
+
+
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(read("docker-compose.yml"))
+    return document
+
+
+def composed_service() -> dict[str, Any]:
+    """The one service of the compose file."""
+    [service] = compose()["services"].values()
+    assert isinstance(service, dict)
+    return service
+
+
+@contextmanager
+def answering(status: int, asked: list[str]) -> Iterator[int]:
+    """A port of this machine where every GET is answered with `status`, and its path noted."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def check_health(port: int) -> int:
+    """The exit status of the image's health check where the service is at `port`."""
+    [(_, check)] = instructions("HEALTHCHECK")
+    command = json.loads(check[check.index("CMD ") + len("CMD ") :])
+    assert command[0] == "python"
+    environment = os.environ | {"PRU_PORT": str(port)}
+    done = subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, check=False)
+    return done.returncode
 
 
 @pytest.mark.parametrize("lock", EXTRAS)
@@ -101,9 +171,82 @@ def test_make_serve_passes_the_port_on() -> None:
 
 def test_all_that_the_image_copies_exists_and_reaches_the_build() -> None:
     sent = {line[1:] for line in read(".dockerignore").splitlines() if line.startswith("!")}
-    copies = [line.split()[1:-1] for line in read("Dockerfile").splitlines() if line.startswith("COPY ")]
+    copies = [rest.split()[:-1] for _, rest in instructions("COPY")]
     sources = [PurePosixPath(name) for names in copies if not names[0].startswith("--from") for name in names]
     assert sources
     for source in sources:
         assert (ROOT / source).exists(), source
         assert sent & {str(source), *map(str, source.parents)}, source
+
+
+def test_every_stage_of_the_image_is_made_from_the_base_that_is_chosen() -> None:
+    assert instructions()[0] == ("ARG", "BASE=python:3.11-slim")
+    assert [rest for _, rest in instructions("FROM")] == ["${BASE} AS build", "${BASE}"]
+
+
+def test_the_image_serves_as_a_user_without_rights_and_keeps_one_volume() -> None:
+    image = instructions()
+    [user], [entry] = instructions("USER"), instructions("ENTRYPOINT")
+    assert image.index(("FROM", "${BASE}")) < image.index(user) < image.index(entry)
+    # By number, since an orchestrator that refuses root cannot tell it from a name.
+    assert user == ("USER", "10001:10001")
+    assert json.loads(entry[1]) == ["python", "-m", "app"]
+    assert instructions("VOLUME") == [("VOLUME", "/data")]
+
+
+def test_the_image_sets_only_what_the_service_reads() -> None:
+    settings = {name.lower(): value for name, value in image_environment().items() if name.startswith("PRU_")}
+    assert settings.keys() <= {f"pru_{name}" for name in Settings.model_fields}
+    assert instructions("EXPOSE") == [("EXPOSE", settings["pru_port"])]
+    assert settings["pru_bundle"] in {rest.split()[-1] for _, rest in instructions("COPY")}
+    assert image_environment()["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_the_image_compiles_modules_that_exist_and_removes_packages_that_the_lock_installs() -> None:
+    commands = [rest for _, rest in instructions("RUN")]
+    compiled = {name for command in commands for name in re.findall(r"\bapp\.[a-z_.]+", command)}
+    removed = {name for command in commands for name in command.partition("uninstall --yes ")[2].split()}
+    assert compiled
+    assert compiled <= modules("app").keys()
+    assert removed <= {pin.name for pin in pins("cpu")}
+
+
+@pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1)])
+def test_the_image_is_healthy_where_the_service_is_ready(status: int, exit_status: int) -> None:
+    asked: list[str] = []
+    with answering(status, asked) as port:
+        assert check_health(port) == exit_status
+    assert asked == ["/health/ready"]
+
+
+def test_the_image_is_not_healthy_where_nothing_listens() -> None:
+    with answering(200, []) as port:
+        pass
+    assert check_health(port) == 1
+
+
+def test_compose_serves_this_checkout_on_the_loopback_alone_and_needs_nothing_set() -> None:
+    service = composed_service()
+    assert {name: service[name] for name in ("build", "pull_policy")} == {"build": ".", "pull_policy": "build"}
+    assert service["ports"] == [f"127.0.0.1:${{PORT:-8000}}:{image_environment()['PRU_PORT']}"]
+    assert read("docker-compose.yml").count("$") == 1, "a variable that is not set is empty"
+    assert compose().keys() == {"services", "volumes"}
+    assert service.keys() & {"configs", "env_file", "environment", "secrets"} == set()
+
+
+def test_compose_keeps_the_image_to_its_volume_and_takes_every_right_away() -> None:
+    service = composed_service()
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["volumes"] == [f"data:{path}" for _, path in instructions("VOLUME")]
+    assert compose()["volumes"] == {"data": None}
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service.keys() & {"cap_add", "devices", "ipc", "network_mode", "pid", "privileged", "user"} == set()
+
+
+def test_compose_waits_for_longer_than_the_service_takes_to_finish() -> None:
+    seconds = re.fullmatch(r"(\d+)s", composed_service()["stop_grace_period"])
+    assert seconds is not None
+    deadline = Settings.model_fields["deadline_seconds"].default
+    assert int(seconds[1]) > math.ceil(deadline) + GRACE_SECONDS

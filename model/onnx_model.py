@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model import ranking
 from model.errors import EngineError
 
 # Unless told not to before it is imported, ONNX Runtime gives the machine an id and reports its use to its makers.
@@ -119,10 +120,7 @@ class OnnxModel:
         values = np.empty((len(hidden), k), np.float32)
         for rows, chunk in self._heads(hidden):
             for row, likely in zip(range(rows.start, rows.stop), chunk, strict=True):
-                kth = np.partition(likely, self.vocabulary_size - k)[self.vocabulary_size - k]
-                candidates = np.flatnonzero(likely >= kth)
-                best[row] = candidates[np.argsort(-likely[candidates], kind="stable")][:k]
-                values[row] = likely[best[row]]
+                best[row], values[row] = ranking.top_k(likely, k)
         return best, values
 
     def score(self, hidden: Floats, targets: Ids) -> tuple[Floats, Ids]:
@@ -137,7 +135,7 @@ class OnnxModel:
         for rows, chunk in self._heads(hidden):
             for row, likely in zip(range(rows.start, rows.stop), chunk, strict=True):
                 values[row] = likely[targets[row]]
-                ranks[row] = 1 + np.count_nonzero(likely > values[row])
+                ranks[row] = ranking.rank(likely, targets[row])
         return values, ranks
 
     def _heads(self, hidden: Floats) -> Iterator[tuple[slice, Floats]]:

@@ -12,14 +12,12 @@ RUN python -m venv --without-pip /opt/venv \
 # - its tools to convert and quantize models, which need packages that are not here;
 # - the packages' own tests;
 # - what only compilers and type checkers read, and NumPy's tools to call compilers;
-# - ReDoc: the service shows its documentation with Swagger UI alone;
-# - watchfiles and YAML: uvicorn's, to reload code as it changes and to read a file that configures logging.
+# - ReDoc: the service shows its documentation with Swagger UI alone.
 RUN cd /opt/venv/lib/python3.*/site-packages \
     && rm -rf onnxruntime/capi/libonnxruntime.so.* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
         numpy/distutils numpy/f2py fastapi_offline/static/redoc.standalone.js \
     && find . -type d -name tests -prune -exec rm -r {} + \
-    && find . -type f \( -name '*.a' -o -name '*.[ch]' -o -name '*.px[di]' -o -name '*.py[ix]' \) -delete \
-    && python -m pip --python /opt/venv/bin/python --disable-pip-version-check uninstall --yes pyyaml watchfiles
+    && find . -type f \( -name '*.a' -o -name '*.[ch]' -o -name '*.px[di]' -o -name '*.py[ix]' \) -delete
 WORKDIR /opt/pru
 COPY model model
 COPY app app

@@ -49,7 +49,8 @@ ENV ORT_DISABLE_TELEMETRY=1 \
     PYTHONUNBUFFERED=1 \
     PRU_HOST=0.0.0.0 \
     PRU_PORT=8000 \
-    PRU_BUNDLE=/opt/pru/bundles/wikitext-2
+    PRU_BUNDLE=/opt/pru/bundles/wikitext-2 \
+    PRU_SESSION_STORE=sqlite:////data/sessions.db
 USER 10001:10001
 # No image without an answer: a package that lacks something it needs fails here.
 RUN python -m app predict "it was the best of"

@@ -1,38 +1,59 @@
-"""Which requests are let in, and for how long: at most so many at once, each until its deadline.
+"""Which requests are let in, and for how long: so many at once, with so many tokens, each until its deadline.
 
-Boundary: counts requests and seconds on the event loop. What a request then does, on which thread, is not its business;
-all of it is covered, from reading the text to making the answer.
+Boundary: counts requests, tokens and seconds on the event loop. What a request then does, on which thread, is not its
+business; all of it is covered, from reading the text to making the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from app.errors import DeadlineError, OverloadedError
 
+Claim = Callable[[int], None]
+"""Says how many tokens a request brings, once that is known; `OverloadedError` where they are too many just now."""
+
 
 class Admission:
-    """Lets one request through and `waiting` more in, each for `deadline` seconds (None: as long as it takes)."""
+    """Lets one request through and `waiting` more in, each for `deadline` seconds (None: as long as it takes).
 
-    def __init__(self, waiting: int, deadline: float | None) -> None:
+    All of them together may bring `tokens`; one that is alone may bring any number.
+    """
+
+    def __init__(self, waiting: int, tokens: int, deadline: float | None) -> None:
         self._waiting = waiting
+        self._most_tokens = tokens
         self._deadline = deadline
         self._inside = 0
+        self._tokens = 0
 
     @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
+    async def admit(self) -> AsyncIterator[Claim]:
         """Be inside for the block; `OverloadedError` where there is no room, `DeadlineError` past the deadline."""
         if self._inside > self._waiting:
             raise OverloadedError(f"more than {self._waiting} requests wait for the engine; try again in a moment")
+        claimed = 0
+
+        def claim(tokens: int) -> None:
+            nonlocal claimed
+            if self._tokens and self._tokens + tokens > self._most_tokens:
+                raise OverloadedError(
+                    f"requests with {self._tokens} tokens wait for the engine, of at most {self._most_tokens}; "
+                    "try again in a moment"
+                )
+            self._tokens += tokens
+            claimed += tokens
+
         self._inside += 1
         try:
             async with asyncio.timeout(self._deadline):
-                yield
+                yield claim
         except TimeoutError:
             raise DeadlineError(
                 f"not done within {self._deadline:g} seconds; send less text at a time, or try again when it is quieter"
             ) from None
         finally:
             self._inside -= 1
+            self._tokens -= claimed

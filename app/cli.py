@@ -109,20 +109,23 @@ def score(
 def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
     """Open the settings' bundle, let `work` use the service, and close it."""
     from app.admission import Admission  # noqa: PLC0415 - `--help` needs no engine
-    from app.engine_thread import EngineThread  # noqa: PLC0415
-    from app.model_service import ModelService, RequestLimits  # noqa: PLC0415
+    from app.model_service import ModelService  # noqa: PLC0415
+    from app.prefix_cache import PrefixCache  # noqa: PLC0415
+    from app.reader import RequestLimits  # noqa: PLC0415
+    from app.scheduler import Scheduler  # noqa: PLC0415
     from app.served_model import open_model  # noqa: PLC0415
 
     settings = load_settings()
     served = open_model(settings)
 
     async def session() -> T:
-        engine = EngineThread(served.build_engine)
+        scheduler = Scheduler(served.build_engine)
+        limits = RequestLimits(texts=UNLIMITED, tokens=UNLIMITED)
         try:
-            identity = served.identity(await engine.start())
-            limits = RequestLimits(texts=UNLIMITED, tokens=UNLIMITED)
-            return await work(ModelService(identity, served.vocabulary, engine, Admission(0, None), limits))
+            return await work(
+                await ModelService.start(served, scheduler, PrefixCache(0), Admission(0, UNLIMITED, None), limits)
+            )
         finally:
-            engine.close()
+            scheduler.close()
 
     return asyncio.run(session())

@@ -30,6 +30,30 @@ class FieldError(RequestError):
         self.path = tuple(path)
 
 
+class BlobError(RequestError):
+    """Bytes that are no exported session, or a damaged one."""
+
+
+class IdempotencyError(RequestError):
+    """An `Idempotency-Key` that was used for another request."""
+
+
+class SessionNotFoundError(RequestError):
+    """A session that there is not, or not any more."""
+
+
+class PositionError(RequestError):
+    """A session that stands elsewhere than the request expects: at `position`."""
+
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class OtherBundleError(RequestError):
+    """A session whose state belongs to another bundle than the one served."""
+
+
 class ServiceError(PRUError):
     """The service cannot take this request now; the same request may succeed later."""
 
@@ -62,6 +86,11 @@ STATUS: dict[type[PRUError], HTTPStatus] = {
     EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     FieldError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    BlobError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    IdempotencyError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SessionNotFoundError: HTTPStatus.NOT_FOUND,
+    PositionError: HTTPStatus.CONFLICT,
+    OtherBundleError: HTTPStatus.CONFLICT,
     ServiceError: HTTPStatus.SERVICE_UNAVAILABLE,
     StartingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DrainingError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -7,27 +7,36 @@ from __future__ import annotations
 
 from app.errors import DrainingError, ServiceError, StartingError
 from app.model_service import ModelService
+from app.sessions.service import SessionService
 
 
 class Lifecycle:
-    """Starting, then ready, then draining; or failed, where the engine could not be built."""
+    """Starting, then ready, then draining; or failed, where the engine could not be built or died."""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self.draining = False
-        self._service: ModelService | None = None
+        self._services: tuple[ModelService, SessionService] | None = None
 
-    def set_ready(self, service: ModelService) -> None:
+    def set_ready(self, service: ModelService, sessions: SessionService) -> None:
         """Take requests from now on."""
-        self._service = service
+        self._services = service, sessions
 
     @property
     def service(self) -> ModelService:
         """What answers requests; `ServiceError` while nothing does."""
-        if self._service is not None:
-            return self._service
+        return self._ready()[0]
+
+    @property
+    def sessions(self) -> SessionService:
+        """What answers requests for sessions; `ServiceError` while nothing does."""
+        return self._ready()[1]
+
+    def _ready(self) -> tuple[ModelService, SessionService]:
         if self.failure is not None:
-            raise ServiceError("the engine could not be started; the log says why")
+            raise ServiceError("the engine has failed; the log says why")
+        if self._services is not None:
+            return self._services
         raise StartingError("the model is being loaded; try again in a moment")
 
     def check_taking_requests(self) -> None:

@@ -17,19 +17,27 @@ from structlog.typing import FilteringBoundLogger
 
 from app import problems
 from app.admission import Admission
-from app.engine_thread import EngineThread
 from app.lifecycle import Lifecycle
 from app.logs import make_logger
 from app.middleware import RequestMiddleware
-from app.model_service import ModelService, RequestLimits
-from app.routes import documentation, health, model
+from app.model_service import ModelService
+from app.prefix_cache import PrefixCache
+from app.reader import RequestLimits
+from app.routes import documentation, health, model, session_stream, sessions
+from app.scheduler import Scheduler
 from app.served_model import ServedModel, open_model
+from app.sessions import open_store
+from app.sessions.service import SessionService
+from app.sessions.store import SessionStore, StoreError
 from app.settings import Settings, load_settings
 
 VERSION = "0.1.0"
 
 DESCRIPTION = """Predicts the next word and scores text with a Pyramidal Recurrent Unit language model.
 Errors are problem documents (RFC 9457) and carry the request's id."""
+
+PURGE_SECONDS = 60.0
+REOPEN_SECONDS = 1.0
 
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI would record what failed validation, and that is the user's text."""
@@ -39,13 +47,16 @@ def create_app(
     settings: Settings | None = None,
     served_model: ServedModel | None = None,
     logger: FilteringBoundLogger | None = None,
+    store: SessionStore | None = None,
 ) -> FastAPI:
     """Make the application.
 
     `served_model` is what to serve in place of the settings' bundle, already opened. Without it the lifespan opens the
-    bundle and raises `BundleError` where it is broken, so that no server starts with it.
+    bundle and raises `BundleError` where it is broken, so that no server starts with it. `store` keeps sessions, in
+    place of the settings' one.
     """
     settings = settings or load_settings()
+    store = store or open_store(settings.session_store)
     logger = logger or make_logger(settings.log_level)
     lifecycle = Lifecycle()
     app: FastAPI = FastAPIOffline(
@@ -56,20 +67,27 @@ def create_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=_lifespan(settings, lifecycle, logger, served_model),
+        lifespan=_lifespan(settings, lifecycle, logger, served_model, store),
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
+    app.state.logger = logger
     app.add_middleware(RequestMiddleware, lifecycle=lifecycle, logger=logger, max_body_bytes=settings.max_body_bytes)
     problems.install(app)
     app.include_router(model.router)
+    app.include_router(sessions.router)
+    app.include_router(session_stream.router)
     app.include_router(health.router)
     documentation.add_problem_schema(app)
     return app
 
 
 def _lifespan(
-    settings: Settings, lifecycle: Lifecycle, logger: FilteringBoundLogger, given: ServedModel | None
+    settings: Settings,
+    lifecycle: Lifecycle,
+    logger: FilteringBoundLogger,
+    given: ServedModel | None,
+    store: SessionStore,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """From a checked bundle to a drained engine. The engine warms up while probes are already answered."""
 
@@ -77,35 +95,71 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         served = given if given is not None else await asyncio.to_thread(open_model, settings)
         app.state.served_model = served
-        engine = EngineThread(served.build_engine)
-        starting = asyncio.create_task(_start(settings, lifecycle, logger, served, engine))
+        scheduler = Scheduler(served.build_engine, _on_death(lifecycle, logger))
+        tasks = [
+            asyncio.create_task(_start(settings, lifecycle, logger, served, scheduler, store)),
+            asyncio.create_task(_keep_store(store, logger)),
+        ]
         try:
             yield
         finally:
             lifecycle.draining = True
-            starting.cancel()
-            await asyncio.wait([starting])
-            await asyncio.to_thread(engine.close)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.to_thread(scheduler.close)
+            await store.close()
             logger.info("stopped")
 
     return lifespan
 
 
+def _on_death(lifecycle: Lifecycle, logger: FilteringBoundLogger) -> Callable[[Exception], None]:
+    """What follows when the engine's thread dies: nothing is answered any more, and the server ends."""
+
+    def note(error: Exception) -> None:
+        lifecycle.failure = error
+        logger.error("the engine died", error=error)
+
+    return note
+
+
+async def _keep_store(store: SessionStore, logger: FilteringBoundLogger) -> None:
+    """Open the store, and now and then give back the space of what is expired. One that fails is tried again."""
+    opened = False
+    while True:
+        try:
+            if not opened:
+                await store.open()
+                opened = True
+            await store.purge()
+        except StoreError as error:
+            logger.error("the session store failed", error=error, reason=str(error))
+        await asyncio.sleep(PURGE_SECONDS if opened else REOPEN_SECONDS)
+
+
 async def _start(
-    settings: Settings, lifecycle: Lifecycle, logger: FilteringBoundLogger, served: ServedModel, engine: EngineThread
+    settings: Settings,
+    lifecycle: Lifecycle,
+    logger: FilteringBoundLogger,
+    served: ServedModel,
+    scheduler: Scheduler,
+    store: SessionStore,
 ) -> None:
     """Warm the engine up and open the service; remember what went wrong where that fails."""
     began = perf_counter()
     try:
-        built = await engine.start()
-        identity = served.identity(built)
+        admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds)
         limits = RequestLimits(texts=settings.max_texts, tokens=settings.max_tokens)
-        admission = Admission(settings.queue_limit, settings.deadline_seconds)
-        service = ModelService(identity, served.vocabulary, engine, admission, limits)
-        await asyncio.to_thread(service.warm)
-        lifecycle.set_ready(service)
+        service = await ModelService.start(
+            served, scheduler, PrefixCache(settings.prefix_cache_bytes), admission, limits
+        )
+        sessions = SessionService(
+            service.identity, service.reader, service.suggestions, admission, store, settings.session_ttl_seconds
+        )
+        lifecycle.set_ready(service, sessions)
     except Exception as error:
         lifecycle.failure = error
         logger.error("the engine could not be started", error=error)
     else:
-        logger.info("ready", **identity.model_dump(), seconds=round(perf_counter() - began, 3))
+        logger.info("ready", **service.identity.model_dump(), seconds=round(perf_counter() - began, 3))

@@ -15,8 +15,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
-from app.errors import STATUS, TOLD, FieldError
+from app.errors import STATUS, TOLD, FieldError, PositionError
 from app.schemas import FieldProblem, Problem
 from model.errors import PRUError
 
@@ -25,7 +26,7 @@ UNREADABLE = "the body cannot be read as JSON: send UTF-8, and nest no deeper th
 MAX_FIELD_PROBLEMS = 20
 MAX_POINTER = 200
 
-RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS: "1", HTTPStatus.SERVICE_UNAVAILABLE: "1"}
+RETRY_AFTER: dict[int, str] = {HTTPStatus.TOO_MANY_REQUESTS: "1", HTTPStatus.SERVICE_UNAVAILABLE: "1"}
 """Seconds after which a refused request is worth another try."""
 
 
@@ -37,23 +38,59 @@ def problem(
     errors: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A problem document. ASCII JSON, so that no character of a request can make it impossible to write."""
-    status = HTTPStatus(status)
-    document = Problem(
-        title=status.phrase, status=status.value, detail=detail, request_id=request_id, errors=list(errors) or None
-    )
-    retry = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
-    content = json.dumps(document.model_dump(exclude_none=True)).encode("ascii")
-    return Response(content, status.value, {**retry, **(headers or {})}, PROBLEM_JSON)
+    """A refusal with its problem document."""
+    return _response(_document(status, detail, request_id, errors), headers)
 
 
 def problem_of(error: PRUError, request_id: str) -> Response:
-    """The problem document of one of the project's errors."""
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    """The refusal that one of the project's errors is."""
+    return _response(document_of(error, request_id))
+
+
+def document_of(error: Exception, request_id: str) -> Problem:
+    """The problem document of an error; of one that is not for clients to know, it says only where to look."""
+    kinds = (kind for kind in type(error).__mro__ if kind in STATUS)
+    status = STATUS[next(kinds, PRUError)]
     if not isinstance(error, TOLD):
-        return problem(status, failure_detail(request_id), request_id)
+        return _document(status, failure_detail(request_id), request_id)
     fields = [FieldProblem(pointer=pointer(error.path), detail=str(error))] if isinstance(error, FieldError) else []
-    return problem(status, str(error), request_id, errors=fields)
+    position = error.position if isinstance(error, PositionError) else None
+    return _document(status, str(error), request_id, fields, position)
+
+
+def document_of_invalid(found: Sequence[Mapping[str, Any]], request_id: str) -> Problem:
+    """The problem document of pydantic's errors: 400 for what is no JSON, else 422."""
+    if found[0]["type"] == "json_invalid":
+        return _document(HTTPStatus.BAD_REQUEST, "the frame is not valid JSON", request_id)
+    fields = [_field_problem(item) for item in found[:MAX_FIELD_PROBLEMS]]
+    count = len(found)
+    detail = f"{fields[0].pointer}: {fields[0].detail}" + (f" ({count - 1} more)" if count > 1 else "")
+    return _document(HTTPStatus.UNPROCESSABLE_ENTITY, detail, request_id, fields)
+
+
+def _document(
+    status: int,
+    detail: str,
+    request_id: str,
+    errors: Sequence[FieldProblem] = (),
+    position: int | None = None,
+) -> Problem:
+    status = HTTPStatus(status)
+    return Problem(
+        title=status.phrase,
+        status=status.value,
+        detail=detail,
+        request_id=request_id,
+        errors=list(errors) or None,
+        position=position,
+    )
+
+
+def _response(document: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """ASCII JSON, so that no character of a request can make it impossible to write."""
+    retry = {"Retry-After": RETRY_AFTER[document.status]} if document.status in RETRY_AFTER else {}
+    content = json.dumps(document.model_dump(exclude_none=True)).encode("ascii")
+    return Response(content, document.status, {**retry, **(headers or {})}, PROBLEM_JSON)
 
 
 def failure_detail(request_id: str) -> str:
@@ -83,7 +120,17 @@ async def _on_refusal(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = UNREADABLE if error.status_code == HTTPStatus.BAD_REQUEST else error.detail
-    return problem(error.status_code, detail, request.state.request_id, headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
+        headers = {"Allow": ", ".join(sorted(methods))}
+    return problem(error.status_code, detail, request.state.request_id, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Methods documented for the request's path; the router knows only those of the first route that is there."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    found = [methods for template, methods in paths.items() if compile_path(template)[0].match(request.url.path)]
+    return {method.upper() for methods in found for method in methods}
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
@@ -92,13 +139,10 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         where = f"the body is not valid JSON: {found[0]['ctx']['error']} at character {found[0]['loc'][1]}"
         return problem(HTTPStatus.BAD_REQUEST, where, request.state.request_id)
-    fields = [_field_problem(item) for item in found[:MAX_FIELD_PROBLEMS]]
-    count = len(found)
-    detail = f"{fields[0].pointer}: {fields[0].detail}" + (f" ({count - 1} more)" if count > 1 else "")
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, request.state.request_id, errors=fields)
+    return _response(document_of_invalid(found, request.state.request_id))
 
 
 def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
     """One of pydantic's errors, without the input it found."""
-    place, *path = error["loc"]
-    return FieldProblem(pointer=pointer(path if place == "body" else [place, *path]), detail=error["msg"])
+    path = error["loc"]
+    return FieldProblem(pointer=pointer(path[1:] if path[:1] == ("body",) else path), detail=error["msg"])

@@ -230,3 +230,4 @@ class Problem(Answer):
     detail: str
     request_id: str
     errors: list[FieldProblem] | None = None
+    position: Annotated[int | None, Field(description="Where the session stands, if it was expected elsewhere.")] = None

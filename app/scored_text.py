@@ -43,7 +43,7 @@ class ScoredText:
         """The answer for this text, with its tokens and words where asked; what was not asked stays unset."""
         details: dict[str, Any] = {}
         if tokens:
-            details["tokens"] = list(self._tokens(vocabulary))
+            details["tokens"] = list(self.token_scores(vocabulary))
         if words:
             details["words"] = list(self._words())
         return TextScore(**score_of(self.likelihood).model_dump(), **details)
@@ -60,7 +60,8 @@ class ScoredText:
                 likelihood(self.scores.log_probabilities[part], self.tokens.unknown[part]),
             )
 
-    def _tokens(self, vocabulary: Vocabulary) -> Iterator[TokenScore]:
+    def token_scores(self, vocabulary: Vocabulary) -> Iterator[TokenScore]:
+        """Every token with its place in the text and its score."""
         columns = zip(
             self.tokens.ids.tolist(),
             self.tokens.starts.tolist(),

@@ -1,29 +1,21 @@
-"""Reading and scoring token ids with an engine: how a text is fed to the model, and the figures that come of it.
+"""Figures of scored tokens: sums, perplexity, surprisal, and the best of some candidates.
 
-Boundary: ids and arrays; knows nothing of text, HTTP or asyncio. A context starts from a row of zeros that reads
-`<eos>`; every token is scored from the hidden vector before it. Sums are float64.
+Boundary: arrays and numbers. How tokens come to be scored is `app.reading`. Sums are float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from app.engines.base import Engine
+from model.ranking import top_k
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
-
-CHUNK_TOKENS = 1024
-"""Tokens read in one call of the engine: bounds the memory of hidden vectors and the time until a job can stop."""
-CHUNK_ROWS = 32
-"""Texts read side by side."""
 
 
 @dataclass(frozen=True)
@@ -90,82 +82,9 @@ def bits(log_probability: float) -> float:
     return -log_probability / math.log(2)
 
 
-def no_check() -> None:
-    """Never stop early."""
-
-
 def best(log_probabilities: Floats, candidates: Ids, k: int) -> tuple[Ids, Floats]:
     """The `k` likeliest of `candidates` (ascending ids) by `log_probabilities` [V], best first, ties by lower id."""
-    values = log_probabilities[candidates]
-    if len(values) > k:
-        least = np.partition(values, -k)[-k]
-        candidates, values = candidates[values >= least], values[values >= least]
-    order = np.argsort(-values, kind="stable")[:k]
-    return candidates[order], values[order]
-
-
-def read(engine: Engine, ids: Ids, check: Callable[[], None] = no_check) -> tuple[Floats, Floats]:
-    """Read `ids` [n >= 1] from zeros: the last hidden vector [1, E] and the state [1, S] after it.
-
-    `check` is called between chunks and raises to stop.
-    """
-    state: Floats = np.zeros((1, engine.state_size), np.float32)
-    for start in range(0, len(ids), CHUNK_TOKENS):
-        check()
-        chunk = ids[None, start : start + CHUNK_TOKENS]
-        hidden, state = engine.advance(chunk, np.array([chunk.shape[1]], np.int32), state)
-    return hidden[:, -1], state
-
-
-def score(engine: Engine, context: Ids, sequences: Sequence[Ids], check: Callable[[], None] = no_check) -> list[Scores]:
-    """Score every token of each sequence, each after the same `context` [n >= 1], which is read once.
-
-    Sequences of like length are read side by side, in chunks of bounded size; an empty one gives empty scores.
-    """
-    hidden, state = read(engine, context, check)
-    results = [Scores(np.empty(len(ids), np.float32), np.empty(len(ids), np.int32)) for ids in sequences]
-    _score_first(engine, hidden, sequences, results)
-    longest_first = sorted((i for i, ids in enumerate(sequences) if len(ids) > 1), key=lambda i: -len(sequences[i]))
-    for start in range(0, len(longest_first), CHUNK_ROWS):
-        rows = longest_first[start : start + CHUNK_ROWS]
-        _score_rest(engine, state, [sequences[i] for i in rows], [results[i] for i in rows], check)
-    return results
-
-
-def _score_first(engine: Engine, hidden: Floats, sequences: Sequence[Ids], results: Sequence[Scores]) -> None:
-    """Score each sequence's first token: all follow the same hidden vector [1, E], so one softmax serves all."""
-    filled = [i for i, ids in enumerate(sequences) if len(ids)]
-    if not filled:
-        return
-    likely = engine.log_probabilities(hidden)[0]
-    ascending = np.sort(likely)
-    for i in filled:
-        value = likely[sequences[i][0]]
-        results[i].log_probabilities[0] = value
-        results[i].ranks[0] = 1 + len(ascending) - np.searchsorted(ascending, value, side="right")
-
-
-def _score_rest(
-    engine: Engine, state: Floats, sequences: Sequence[Ids], results: Sequence[Scores], check: Callable[[], None]
-) -> None:
-    """Score tokens 1.. of sequences sorted by falling length, from the one `state` [1, S] before their first token."""
-    remaining = np.array([len(ids) - 1 for ids in sequences])
-    states = np.repeat(state, len(sequences), axis=0)
-    position = 0
-    while rows := int((remaining > 0).sum()):
-        check()
-        lengths = np.minimum(remaining[:rows], CHUNK_TOKENS // rows).astype(np.int32)
-        width = int(lengths[0])
-        ids = np.zeros((rows, width), np.int32)
-        for row, length in enumerate(lengths):
-            ids[row, :length] = sequences[row][position : position + length]
-        hidden, states = engine.advance(ids, lengths, states[:rows])
-        targets = [sequences[row][position + 1 : position + 1 + length] for row, length in enumerate(lengths)]
-        read_to = np.arange(width) < lengths[:, None]
-        values, ranks = engine.score(hidden[read_to], np.concatenate(targets))
-        for row, end in enumerate(np.cumsum(lengths)):
-            place = slice(position + 1, position + 1 + lengths[row])
-            results[row].log_probabilities[place] = values[end - lengths[row] : end]
-            results[row].ranks[place] = ranks[end - lengths[row] : end]
-        position += width
-        remaining = remaining - width
+    if not len(candidates):
+        return candidates, log_probabilities[candidates]
+    places, values = top_k(log_probabilities[candidates], k)
+    return candidates[places], values

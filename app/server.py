@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings, served: ServedModel) -> None:
-    """Serve a checked bundle until a signal; raise `EngineError` where its engine could not be started."""
+    """Serve a checked bundle until a signal; raise `EngineError` where its engine could not be started, or died."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     listener = listen(settings.host, settings.port)
@@ -63,7 +63,7 @@ def run(settings: Settings, served: ServedModel) -> None:
     config = uvicorn.Config(
         app,
         lifespan="on",
-        ws="none",
+        ws_max_size=settings.max_body_bytes,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -74,7 +74,7 @@ def run(settings: Settings, served: ServedModel) -> None:
     logger.info("listening", host=host, port=port, bundle=str(settings.bundle))
     Server(config, lifecycle, logger).run(sockets=[listener])
     if lifecycle.failure is not None:
-        raise EngineError(f"the engine could not be started: {lifecycle.failure}")
+        raise EngineError(f"the engine failed: {lifecycle.failure}")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -32,6 +32,12 @@ def usable_cores() -> int:
     return min(4, cores)
 
 
+def default_store() -> str:
+    """A file in the user's folder for programs' state (`$XDG_STATE_HOME`, else `~/.local/state`)."""
+    shared = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return f"sqlite:///{shared}/pru/sessions.db"
+
+
 class Settings(BaseSettings):
     """Every setting, with the environment variable `PRU_<NAME>` that changes it."""
 
@@ -48,7 +54,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 2**20, ge=1, description="Largest request body.")
     max_texts: int = Field(1024, ge=1, description="Most texts in one request.")
     max_tokens: int = Field(250_000, ge=1, description="Most tokens read in one request, all texts together.")
+    session_store: str = Field(
+        default_factory=default_store, description="Where sessions live: sqlite:///PATH (four slashes: absolute)."
+    )
+    session_ttl_seconds: float = Field(24 * 3600.0, ge=1, description="How long a session lives after its last use.")
+    prefix_cache_bytes: int = Field(128 * 2**20, ge=0, description="Memory for states of texts that were read.")
     queue_limit: int = Field(256, ge=0, description="Most requests that wait for the engine.")
+    queue_tokens: int = Field(1_000_000, ge=1, description="Most tokens of all requests that wait, together.")
     deadline_seconds: float = Field(60.0, gt=0, le=3600, description="Longest time a request waits and runs.")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain, pairwise
 
 from model.conventions import EOS, JOINERS, NUMBER, Convention
 
@@ -37,17 +36,57 @@ def written(words: Iterable[str], convention: Convention) -> Iterator[str]:
 
     Reads one word ahead of what it yields.
     """
-    touches = _Treebank() if convention is Convention.PTB else _Punctuated()
-    left, apart = EOS, False
-    for word, right in pairwise(chain(words, (EOS,))):
-        if word == EOS:
-            yield "\n"
-            touches, apart = type(touches)(), False
+    speller = Speller(convention)
+    for word in words:
+        if speller.waits:
+            yield speller.push(word)
         else:
-            before, after = touches(left, word, right)
-            yield (" " if apart and not before else "") + surface(word, convention)
-            apart = not after
-        left = word
+            speller.push(word)
+    if speller.waits:
+        yield speller.finish()
+
+
+class Speller:
+    """Writes words that come one by one, each when the next one is known."""
+
+    def __init__(self, convention: Convention) -> None:
+        self._convention = convention
+        self._touches = self._at_line_start()
+        self._left, self._apart = EOS, False
+        self._word: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a word that is not written yet."""
+        return self._word is not None
+
+    def push(self, word: str) -> str:
+        """Take a word; the text of the one before it, which is certain now ("" where there is none)."""
+        text = self._write(word)
+        self._word = word
+        return text
+
+    def finish(self) -> str:
+        """The text of the last word, as a line's end follows it."""
+        text = self._write(EOS)
+        self._word = None
+        return text
+
+    def _write(self, right: str) -> str:
+        word, left = self._word, self._left
+        if word is None:
+            return ""
+        self._left = word
+        if word == EOS:
+            self._touches, self._apart = self._at_line_start(), False
+            return "\n"
+        before, after = self._touches(left, word, right)
+        blank = " " if self._apart and not before else ""
+        self._apart = not after
+        return blank + surface(word, self._convention)
+
+    def _at_line_start(self) -> _Punctuated | _Treebank:
+        return _Treebank() if self._convention is Convention.PTB else _Punctuated()
 
 
 class _Punctuated:

@@ -36,8 +36,16 @@ class Engine(Protocol):
         """V, the number of words."""
 
     @property
+    def hidden_size(self) -> int:
+        """E, the floats of a hidden vector. It is the last layer's h: the E floats before the last E of a state row."""
+
+    @property
     def state_size(self) -> int:
         """S, the floats of one packed state row."""
+
+    @property
+    def step_lengths(self) -> list[int]:
+        """Steps that one call takes at its best, 1 among them."""
 
     def advance(self, ids: Ids, lengths: Ids, state: Floats) -> tuple[Floats, Floats]:
         """Read `lengths[b]` (0 to T) ids of each row of `ids [B, T]` from `state [B, S]`.

@@ -12,6 +12,8 @@ from app.schemas import Problem
 
 MEANING = {
     HTTPStatus.BAD_REQUEST: "The body cannot be parsed.",
+    HTTPStatus.NOT_FOUND: "There is no such session, or it has expired.",
+    HTTPStatus.CONFLICT: "The session stands elsewhere (`position`), or belongs to another bundle.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not called JSON.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A field is wrong; `errors` says which.",
@@ -34,7 +36,7 @@ def problems(*statuses: HTTPStatus) -> Responses:
     }
 
 
-REFUSALS = problems(*MEANING)
+REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}))
 """Every refusal that a request with a body may meet."""
 
 

@@ -7,6 +7,7 @@ from fastapi import Request
 from app.lifecycle import Lifecycle
 from app.model_service import ModelService
 from app.served_model import ServedModel
+from app.sessions.service import SessionService
 from app.settings import Settings
 
 
@@ -19,6 +20,11 @@ def lifecycle(request: Request) -> Lifecycle:
 def service(request: Request) -> ModelService:
     """What answers; `ServiceError` while nothing does."""
     return lifecycle(request).service
+
+
+def sessions(request: Request) -> SessionService:
+    """What answers for sessions; `ServiceError` while nothing does."""
+    return lifecycle(request).sessions
 
 
 def served_model(request: Request) -> ServedModel:

@@ -44,14 +44,16 @@ class NumpyEngine:
     def __init__(self, vocabulary_size: int, size: int = 8, before: Callable[[], None] | None = None) -> None:
         generator = np.random.default_rng(20)
         self.vocabulary_size = vocabulary_size
-        self.size = size
+        self.size = self.hidden_size = size
         self.state_size = 2 * size
+        self.step_lengths = [16, 4, 1]
         self.embedding = generator.normal(0, 1, (vocabulary_size, size)).astype(np.float32)
         self.bias = generator.normal(0, 1, vocabulary_size).astype(np.float32)
         self.input_weight = generator.normal(0, 0.7, (size, 4 * size)).astype(np.float32)
         self.context_weight = generator.normal(0, 0.7, (size, 4 * size)).astype(np.float32)
         self.before = before
         self.calls: list[tuple[int, int]] = []
+        self.head_rows = 0
         self.threads: set[int] = set()
 
     def advance(self, ids: Ids, lengths: Ids, state: Floats) -> tuple[Floats, Floats]:
@@ -80,6 +82,7 @@ class NumpyEngine:
 
     def log_probabilities(self, hidden: Floats) -> Floats:
         """Log-softmax of the tied decoder."""
+        self.head_rows += len(hidden)
         assert not np.isnan(hidden).any()
         logits = np.stack([row @ self.embedding.T + self.bias for row in hidden])
         top = logits.max(axis=1, keepdims=True)

@@ -15,22 +15,35 @@ from fastapi.testclient import TestClient
 from app.logs import make_logger
 from app.main import create_app
 from app.served_model import ServedModel
+from app.sessions.store import SessionStore
 from app.settings import LogLevel, Settings
 from tests.app.fakes import LogLines, fake_model
+from tests.app.memory_store import MemoryStore
 
 PATIENCE = 60.0
 """Seconds after which something that should happen at once is held not to happen."""
 
 
-def make_app(model: ServedModel | None = None, logs: LogLines | None = None, **settings: Any) -> FastAPI:
-    """An application around `model` that logs everything into `logs`."""
-    return create_app(Settings(**settings), model or fake_model(), make_logger(LogLevel.DEBUG, logs or LogLines()))
+def make_app(
+    model: ServedModel | None = None,
+    logs: LogLines | None = None,
+    store: SessionStore | None = None,
+    **settings: Any,
+) -> FastAPI:
+    """An application around `model` that logs everything into `logs` and keeps sessions in memory or in `store`."""
+    logger = make_logger(LogLevel.DEBUG, logs or LogLines())
+    return create_app(Settings(**settings), model or fake_model(), logger, store or MemoryStore())
 
 
 @contextmanager
-def serving(model: ServedModel | None = None, logs: LogLines | None = None, **settings: Any) -> Iterator[TestClient]:
+def serving(
+    model: ServedModel | None = None,
+    logs: LogLines | None = None,
+    store: SessionStore | None = None,
+    **settings: Any,
+) -> Iterator[TestClient]:
     """A ready service and a client that blocks."""
-    with TestClient(make_app(model, logs, **settings)) as client:
+    with TestClient(make_app(model, logs, store, **settings)) as client:
         until(lambda: client.get("/health/ready").status_code == 200)
         yield client
 

@@ -43,6 +43,14 @@ def test_every_route_is_documented(client: TestClient) -> None:
         "/predict": {"post"},
         "/perplexity": {"post"},
         "/model": {"get"},
+        "/sessions": {"post"},
+        "/sessions/import": {"post"},
+        "/sessions/{session_id}": {"get", "delete"},
+        "/sessions/{session_id}/append": {"post"},
+        "/sessions/{session_id}/rewind": {"post"},
+        "/sessions/{session_id}/fork": {"post"},
+        "/sessions/{session_id}/continue": {"post"},
+        "/sessions/{session_id}/export": {"get"},
         "/health/live": {"get"},
         "/health/ready": {"get"},
     }
@@ -66,7 +74,9 @@ def test_every_refusal_is_documented_as_a_problem(client: TestClient, path: str)
 
 def test_every_field_that_a_client_sends_is_described(client: TestClient) -> None:
     schemas = document(client)["components"]["schemas"]
-    for name in ("PredictRequest", "PerplexityRequest"):
+    for name in (
+        "PredictRequest", "PerplexityRequest", "CreateRequest", "AppendRequest", "RewindRequest", "ContinueRequest",
+    ):  # fmt: skip
         assert schemas[name]["additionalProperties"] is False
         for field, schema in schemas[name]["properties"].items():
             assert schema.get("description"), f"{name}.{field}"

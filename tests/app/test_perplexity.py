@@ -187,5 +187,5 @@ def test_long_answers_are_made_beside_the_event_loop_and_are_the_same(
 ) -> None:
     fields = {"text": "\n".join(CORPUS), "return_tokens": True, "return_words": True}
     short = ask(client, **fields)
-    monkeypatch.setattr("app.model_service.LONG", 3)
+    monkeypatch.setattr("app.reader.LONG", 3)
     assert ask(client, **fields) == short

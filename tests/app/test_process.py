@@ -93,7 +93,7 @@ def test_an_engine_that_cannot_be_built_ends_the_process_with_one_line_and_statu
         port="0",
     )
     assert done.returncode == 2
-    assert done.stderr == "error: the engine could not be started: the bundle holds no float16\n"
+    assert done.stderr == "error: the engine failed: the bundle holds no float16\n"
 
 
 def test_a_missing_bundle_is_one_line_and_status_2_and_starts_nothing(tmp_path: Path) -> None:

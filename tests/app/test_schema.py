@@ -7,6 +7,7 @@ is answered, what does not is refused, and nothing is a 500.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,13 +49,23 @@ def ask(client: TestClient, case: Case) -> httpx2.Response:
     assert not request.pop("cookies")
     if "data" in request:
         request["content"] = request.pop("data")
-    return client.request(**request)
+    headers = request.pop("headers")
+    if fits(case) and "idempotency-key" in headers:
+        # A key is for one request; schemathesis sends the same one with others.
+        headers["idempotency-key"] = uuid.uuid4().hex
+    encoded = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers.items()]
+    return client.request(headers=encoded, **request)
 
 
 def fits(case: Case) -> bool:
     """Whether a request is one that the document allows."""
     assert case.meta is not None
     return case.meta.generation.mode.is_positive
+
+
+def depends_on_what_there_is(case: Case) -> set[int]:
+    """Statuses of requests that fit the document and name a session that there is not, or bring none."""
+    return ({404} if "{session_id}" in case.path else set()) | ({422} if case.path.endswith("/import") else set())
 
 
 def test_schemathesis_checks_what_this_file_says() -> None:
@@ -75,7 +86,8 @@ def test_schemathesis_checks_what_this_file_says() -> None:
 @settings(max_examples=200)
 def test_every_answer_is_a_documented_one(case: Case, client: TestClient) -> None:
     response = ask(client, case)
-    case.validate_response(response)
+    unfit = [positive_data_acceptance] if response.status_code in depends_on_what_there_is(case) else []
+    case.validate_response(response, excluded_checks=unfit)
     assert response.headers["x-request-id"]
 
 
@@ -167,5 +179,5 @@ def test_a_service_that_cannot_answer_says_so_as_documented(case: Case, unable: 
     client, expected = unable
     response = ask(client, case)
     if fits(case) and case.method == "POST":
-        assert response.status_code == expected
+        assert response.status_code in {expected, *depends_on_what_there_is(case)}
     case.validate_response(response, CONFORMANCE)

@@ -1,4 +1,4 @@
-"""Scoring of ids: the same numbers however sequences are grouped and cut."""
+"""Figures of scored tokens."""
 
 from __future__ import annotations
 
@@ -7,81 +7,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app import scoring
-from tests.app.fakes import NumpyEngine
-
-SIZE = 23
-ENGINE = NumpyEngine(SIZE)
-
-sequences = st.lists(st.lists(st.integers(0, SIZE - 1), max_size=40), max_size=12)
-
-
-def one_step_at_a_time(context: list[int], ids: list[int]) -> list[tuple[float, int]]:
-    """Log-probability and rank of each id after all before it."""
-    state = np.zeros(ENGINE.state_size, np.float32)
-    for token_id in context:
-        hidden, state = ENGINE.step(token_id, state)
-    found = []
-    for token_id in ids:
-        values = ENGINE.log_probabilities(hidden[None])[0]
-        found.append((float(values[token_id]), 1 + sum(value > values[token_id] for value in values)))
-        hidden, state = ENGINE.step(token_id, state)
-    return found
 
 
 def as_ids(ids: list[int]) -> npt.NDArray[np.int32]:
     return np.array(ids, np.int32)
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=9), sequences, st.integers(1, 50), st.integers(1, 5))
-def test_grouping_and_cutting_change_no_score(
-    context: list[int], texts: list[list[int]], chunk_tokens: int, chunk_rows: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CHUNK_TOKENS", max(chunk_tokens, chunk_rows))
-        patch.setattr(scoring, "CHUNK_ROWS", chunk_rows)
-        found = scoring.score(ENGINE, as_ids(context), [as_ids(ids) for ids in texts])
-    for scores, ids in zip(found, texts, strict=True):
-        expected = one_step_at_a_time(context, ids)
-        assert scores.ranks.tolist() == [rank for _, rank in expected]
-        assert scores.log_probabilities.tolist() == pytest.approx([value for value, _ in expected], abs=1e-6)
-
-
-@settings(max_examples=20)
-@given(sequences)
-def test_no_call_of_the_engine_exceeds_the_bounds(texts: list[list[int]]) -> None:
-    engine = NumpyEngine(SIZE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CHUNK_TOKENS", 16)
-        patch.setattr(scoring, "CHUNK_ROWS", 4)
-        scoring.score(engine, as_ids([0] * 20), [as_ids(ids) for ids in texts])
-    assert all(rows <= 4 and rows * width <= 16 for rows, width in engine.calls)
-
-
-def test_sequences_of_like_length_are_read_side_by_side() -> None:
-    engine = NumpyEngine(SIZE)
-    scoring.score(engine, as_ids([0]), [as_ids([1] * length) for length in (9, 3, 9, 3, 9)])
-    assert engine.calls == [(1, 1), (5, 8)]
-
-
-def test_a_check_that_raises_stops_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 8)
-    engine = NumpyEngine(SIZE)
-    checks = 0
-
-    def check() -> None:
-        nonlocal checks
-        checks += 1
-        if checks == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        scoring.score(engine, as_ids([0]), [as_ids([1] * 100)], check)
-    assert engine.calls == [(1, 1), (1, 8)]
 
 
 @given(st.lists(st.integers(-3, 0), min_size=1, max_size=30), st.data())

@@ -74,9 +74,24 @@ async def test_an_engine_that_cannot_be_built_leaves_the_service_not_ready() -> 
                 await asyncio.sleep(0.005)
         response = await client.get("/health/ready")
         assert response.status_code == 503
-        assert "could not be started" in response.json()["detail"]
+        assert "the engine has failed" in response.json()["detail"]
     [line] = logs.events("the engine could not be started")
     assert line["error"] == "EngineError"
+
+
+async def test_an_engine_that_dies_fails_what_waits_and_turns_ready_red() -> None:
+    logs = LogLines()
+    app = make_app(logs=logs)
+    async with starting(app) as client:
+        await ready(client)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("app.scheduler.Scheduler._next_batch", lambda *_: 1 / 0)
+            answers = await asyncio.gather(*(client.post("/predict", json={"text": "the"}) for _ in range(3)))
+        assert {answer.status_code for answer in answers} <= {500, 503}
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.post("/predict", json={"text": "the"})).status_code == 503
+    [line] = logs.events("the engine died")
+    assert line["error"] == "ZeroDivisionError"
 
 
 async def test_a_broken_bundle_stops_the_start(tmp_path: Path) -> None:
@@ -181,8 +196,8 @@ async def test_a_client_that_leaves_takes_its_waiting_request_with_it() -> None:
         await app(scope, receive, send)
         gate.open.set()
         assert (await running).status_code == 200
-        assert (await client.post("/predict", json={"text": "the"})).status_code == 200
-    assert engines[0].calls == [(1, 2), (1, 2)]
+        assert (await client.post("/predict", json={"text": "boats"})).status_code == 200
+    assert engines[0].calls == [(1, 1), (1, 1)]
     assert {"left": 499}.items() <= {line["request_id"]: line["status"] for line in logs.events("request")}.items()
 
 

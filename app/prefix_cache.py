@@ -1,0 +1,99 @@
+"""States of texts that were read, so that what is typed after them costs only what is new.
+
+Boundary: ids and packed rows, in memory, on the event loop's thread alone. The least recently used go first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+
+from app.scoring import Floats, Ids
+
+OVERHEAD = 600
+"""Bytes an entry is counted with besides its row: digest, array, and places in tables, which grow in leaps. tracemalloc
+saw up to 510 where every entry has a length of its own and 380 where they share one; the rest is for the allocator."""
+
+
+class PrefixCache:
+    """Rows by the ids read before them, `max_bytes` of them at most with all that keeps them (0: none).
+
+    A key is a keyed digest of the ids, of 128 bits, so that no text can be made to meet another's state. Looking one up
+    passes over the ids once, however long, and takes a digest at each length up to theirs that some entry has.
+
+    Not safe between threads: tables change between the steps of a lookup.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._key = secrets.token_bytes(32)
+        self._rows: OrderedDict[bytes, tuple[int, Floats]] = OrderedDict()
+        """Length and row of each entry, the least recently used first."""
+        self._lengths: list[int] = []
+        """Lengths that some entry has, ascending."""
+        self._entries_of: Counter[int] = Counter()
+        self.bytes = 0
+        """What the entries are counted with: their rows and `OVERHEAD` each."""
+        self.hits = 0
+        self.misses = 0
+        """Lookups that found no state; that of no ids finds none unless one was put there."""
+
+    def longest(self, ids: Ids) -> tuple[int, Floats | None]:
+        """How many ids the longest beginning of `ids` [n] has whose state is here, and that row [S], for reading only.
+
+        0 and None where there is none. What is found counts as used just now.
+        """
+        known = [(length, digest) for length, digest in self._digests(ids) if digest in self._rows]
+        if not known:
+            self.misses += 1
+            return 0, None
+        length, digest = known[-1]
+        self.hits += 1
+        self._rows.move_to_end(digest)
+        return length, self._rows[digest][1]
+
+    def put(self, ids: Ids, state: Floats) -> None:
+        """Remember a copy of the row [S] after all of `ids` [n]; where there is one already, it counts as used.
+
+        A row that is larger than the whole cache is not kept.
+        """
+        size = state.nbytes + OVERHEAD
+        if size > self._max_bytes:
+            return
+        digest = hashlib.blake2b(ids.tobytes(), digest_size=16, key=self._key).digest()
+        if digest in self._rows:
+            self._rows.move_to_end(digest)
+            return
+        row = state.copy()
+        row.flags.writeable = False
+        length = len(ids)
+        self._rows[digest] = length, row
+        self.bytes += size
+        self._entries_of[length] += 1
+        if self._entries_of[length] == 1:
+            insort(self._lengths, length)
+        while self.bytes > self._max_bytes:
+            self._forget_oldest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _forget_oldest(self) -> None:
+        _, (length, row) = self._rows.popitem(last=False)
+        self.bytes -= row.nbytes + OVERHEAD
+        self._entries_of[length] -= 1
+        if not self._entries_of[length]:
+            del self._entries_of[length]
+            del self._lengths[bisect_left(self._lengths, length)]
+
+    def _digests(self, ids: Ids) -> Iterator[tuple[int, bytes]]:
+        """The digest of each beginning of `ids` that is as long as some entry, the shortest first."""
+        running = hashlib.blake2b(digest_size=16, key=self._key)
+        read = 0
+        for length in self._lengths[: bisect_right(self._lengths, len(ids))]:
+            running.update(ids[read:length].tobytes())
+            read = length
+            yield length, running.copy().digest()

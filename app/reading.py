@@ -1,0 +1,138 @@
+"""One sequence being read, and one call of the engine for several of them.
+
+Boundary: packed states, ids and arrays; synchronous. Which readings share a call is `app.scheduler`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.scoring import Floats, Ids, Scores
+from model.ranking import rank
+
+if TYPE_CHECKING:
+    from app.engines.base import Engine
+
+FEW_ROWS = 64
+"""Vectors up to which one run of the head gives everything that is wanted of each."""
+
+
+def no_ids() -> Ids:
+    """No ids at all."""
+    return np.empty(0, np.int32)
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """A sequence to read from a state, and how far it has come.
+
+    `targets[j]` is scored by the vector after j ids (for j = 0 that of the state before any), so there may be one more
+    target than ids. With `likely`, the log-probabilities after the last id are part of the result.
+    """
+
+    state: Floats
+    """Packed row [S]: at first the one before `ids`, then the one after those read."""
+    ids: Ids
+    targets: Ids = field(default_factory=no_ids)
+    likely: bool = False
+    urgent: bool = True
+    """Whether somebody waits for the next word, rather than for a text's score."""
+    done: int = field(default=0, init=False)
+    """Ids read so far."""
+    scored: int = field(default=0, init=False)
+    """Targets scored so far."""
+    scores: Scores = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.targets)
+        self.scores = Scores(np.empty(count, np.float32), np.empty(count, np.int32))
+
+    @property
+    def left(self) -> int:
+        """Ids still to be read."""
+        return len(self.ids) - self.done
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a reading: the row [S] after its last id, the scores of its targets, and, where they were asked for,
+    all log-probabilities [V] after that id.
+    """
+
+    state: Floats
+    scores: Scores
+    likely: Floats | None
+
+
+def advance(engine: Engine, readings: Sequence[Reading], length: int) -> list[Result | None]:
+    """Read `length` ids of each reading, which must have them left, and score what follows them.
+
+    Returns the result of each reading that is finished, None for the others. Where the engine raises, no reading has
+    moved. `length` 0 reads nothing and serves readings without any ids left.
+    """
+    before = np.stack([reading.state for reading in readings])
+    start = _hidden_of(before, engine.hidden_size)[:, None]
+    after = before
+    vectors = start
+    if length:
+        ids = np.stack([reading.ids[reading.done : reading.done + length] for reading in readings])
+        hidden, after = engine.advance(ids, np.full(len(readings), length, np.int32), before)
+        vectors = np.concatenate([start, hidden], axis=1)
+    likely = _read_out(engine, readings, vectors)
+    results: list[Result | None] = []
+    for row, reading in enumerate(readings):
+        # A copy: a view would keep the whole batch in memory for as long as one state lives.
+        reading.state = after[row].copy()
+        reading.done += length
+        reading.scored = min(len(reading.targets), reading.done + 1)
+        results.append(None if reading.left else Result(reading.state, reading.scores, likely.get(row)))
+    return results
+
+
+def _read_out(engine: Engine, readings: Sequence[Reading], vectors: Floats) -> dict[int, Floats]:
+    """Score the targets that `vectors [B, 1 + length, E]` tell of; return the last log-probabilities where wanted."""
+    length = vectors.shape[1] - 1
+    places: list[tuple[int, int, int]] = []
+    for row, reading in enumerate(readings):
+        upto = min(len(reading.targets), reading.done + length + 1)
+        places += [(row, position - reading.done, position) for position in range(reading.scored, upto)]
+    ends = [row for row, reading in enumerate(readings) if reading.likely and reading.left == length]
+    if len(places) + len(ends) <= FEW_ROWS:
+        return _read_out_together(engine, readings, vectors, places, ends)
+    if places:
+        rows, steps, _ = np.array(places).T
+        targets = np.array([readings[row].targets[position] for row, _, position in places], np.int32)
+        values, ranks = engine.score(vectors[rows, steps], targets)
+        for (row, _, position), value, found in zip(places, values, ranks, strict=True):
+            readings[row].scores.log_probabilities[position] = value
+            readings[row].scores.ranks[position] = found
+    return dict(zip(ends, engine.log_probabilities(vectors[ends, -1]), strict=True)) if ends else {}
+
+
+def _read_out_together(
+    engine: Engine,
+    readings: Sequence[Reading],
+    vectors: Floats,
+    places: Sequence[tuple[int, int, int]],
+    ends: Sequence[int],
+) -> dict[int, Floats]:
+    """The same by one run of the head, which reads the table of all words once."""
+    wanted = [(row, step) for row, step, _ in places] + [(row, -1) for row in ends]
+    if not wanted:
+        return {}
+    rows, steps = np.array(wanted).T
+    likely = engine.log_probabilities(vectors[rows, steps])
+    for (row, _, position), values in zip(places, likely, strict=False):
+        target = int(readings[row].targets[position])
+        readings[row].scores.log_probabilities[position] = values[target]
+        readings[row].scores.ranks[position] = rank(values, target)
+    return dict(zip(ends, likely[len(places) :], strict=True))
+
+
+def _hidden_of(states: Floats, size: int) -> Floats:
+    """The last layer's h `[B, E]` of packed rows `[B, S]`, which is what the head reads."""
+    return states[:, -2 * size : -size]

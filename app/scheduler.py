@@ -1,0 +1,239 @@
+"""The engine's thread: everything that waits is advanced together, a few steps at a time.
+
+Boundary: packed states and ids in, states, scores and log-probabilities out, awaited. Knows nothing of text, of HTTP or
+of where states are kept. How many requests may wait is `app.admission`.
+
+The thread takes from the queue the readings that can go on by the same number of steps, advances them in one call of
+the engine, puts back those that are not finished, and looks again: what has arrived meanwhile joins at the next step.
+Urgent readings go first; patient ones get one call in `TURNS` while urgent ones wait. A call is to take
+`CHUNK_SECONDS`, so a long text never holds up a word for long: how many rows fit is learnt from how long calls take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.reading import Reading, Result, advance
+from model.errors import EngineError
+
+if TYPE_CHECKING:
+    from app.engines.base import Engine
+
+CHUNK_SECONDS = 0.004
+"""What a call of the engine should take, heads included: a little less than the 5 ms that it may."""
+TURNS = 4
+WIDE = 32
+"""Rows from which a batch gains more by more steps than by more rows."""
+MOST_ROWS = 256
+
+
+class _Ticket:
+    """A reading in the queue, and who waits for it."""
+
+    __slots__ = ("dropped", "future", "loop", "reading")
+
+    def __init__(self, reading: Reading, loop: asyncio.AbstractEventLoop) -> None:
+        self.reading = reading
+        self.loop = loop
+        self.future: asyncio.Future[Result] = loop.create_future()
+        self.dropped = False
+
+
+Outcome = tuple[_Ticket, Result | Exception]
+
+
+class Scheduler:
+    """Runs one engine on a thread of its own. Should the thread die, it calls `on_death` as the last thing it does."""
+
+    def __init__(self, build: Callable[[], Engine], on_death: Callable[[Exception], None] = lambda _: None) -> None:
+        self._build = build
+        self._on_death = on_death
+        self._wake = threading.Condition()
+        # Shared under `_wake`; all below belongs to the thread.
+        self._arrived: deque[_Ticket] = deque()
+        self._closing = False
+        self._dead = False
+        self._urgent: deque[_Ticket] = deque()
+        self._patient: deque[_Ticket] = deque()
+        self._turn = 0
+        self._engine: Engine
+        self._rows: dict[int, float] = {}
+        self._thread: threading.Thread | None = None
+        self.calls = 0
+        """Calls of the engine so far."""
+        self.rows = 0
+        """Rows of all calls so far: over `calls`, the mean batch."""
+
+    async def start(self) -> Engine:
+        """Build the engine on its thread and run every part of it, so that the first request waits for nothing."""
+        loop = asyncio.get_running_loop()
+        built: asyncio.Future[Engine] = loop.create_future()
+
+        def report(tell: Callable[[], None]) -> None:
+            loop.call_soon_threadsafe(lambda: None if built.done() else tell())
+
+        def run() -> None:
+            try:
+                self._engine = self._build()
+                self._warm()
+            except Exception as error:
+                failure = error
+                report(lambda: built.set_exception(failure))
+                return
+            report(lambda: built.set_result(self._engine))
+            self._run()
+
+        self._thread = threading.Thread(target=run, name="engine", daemon=True)
+        self._thread.start()
+        return await built
+
+    def close(self) -> None:
+        """Finish what waits, and end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    async def read(self, reading: Reading) -> Result:
+        """Read one sequence. Cancelled, it is dropped before its next step."""
+        return (await self.read_all([reading]))[0]
+
+    async def read_all(self, readings: Sequence[Reading]) -> list[Result]:
+        """Read sequences side by side; raise the first error, the others dropped."""
+        loop = asyncio.get_running_loop()
+        tickets = [_Ticket(reading, loop) for reading in readings]
+        with self._wake:
+            if self._dead:
+                raise EngineError("the engine has stopped")
+            self._arrived.extend(tickets)
+            self._wake.notify()
+        try:
+            return [await ticket.future for ticket in tickets]
+        finally:
+            for ticket in tickets:
+                ticket.dropped = True
+                ticket.future.cancel()
+
+    def _warm(self) -> None:
+        """Run every graph, and leave out those whose single row takes too long; no step or one is always possible."""
+        state = np.zeros(self._engine.state_size, np.float32)
+        for length in (0, *self._engine.step_lengths):
+            ids = np.zeros(length, np.int32)
+            seconds = []
+            for _ in range(3):
+                began = perf_counter()
+                advance(self._engine, [Reading(state, ids, ids, likely=True)], length)
+                seconds.append(perf_counter() - began)
+            if min(seconds) <= CHUNK_SECONDS or length <= 1:
+                self._rows[length] = max(1.0, CHUNK_SECONDS / min(seconds))
+
+    def _run(self) -> None:
+        """Call after call, until closed."""
+        try:
+            while self._collect():
+                self._call()
+        except Exception as error:
+            with self._wake:
+                self._dead = True
+                waiting = [*self._urgent, *self._patient, *self._arrived]
+            self._hand_out((ticket, EngineError("the engine has stopped")) for ticket in waiting)
+            self._on_death(error)
+
+    def _collect(self) -> bool:
+        """Sort what has arrived; wait while there is nothing to do. False when it is time to end."""
+        with self._wake:
+            while not (self._arrived or self._urgent or self._patient):
+                if self._closing:
+                    return False
+                self._wake.wait()
+            arrived, self._arrived = self._arrived, deque()
+        for ticket in arrived:
+            (self._urgent if ticket.reading.urgent else self._patient).append(ticket)
+        return True
+
+    def _call(self) -> None:
+        """Advance one batch by one call of the engine, and hand out what is finished."""
+        self._turn = (self._turn + 1) % TURNS
+        queue = self._urgent if self._urgent and (self._turn or not self._patient) else self._patient
+        batch, length = self._next_batch(queue)
+        if not batch:
+            return
+        began = perf_counter()
+        outcomes: list[Outcome] = []
+        try:
+            results = advance(self._engine, [ticket.reading for ticket in batch], length)
+        except Exception as error:
+            # Whatever it is, it takes the readings in this call along, and no others.
+            outcomes = [(ticket, error) for ticket in batch]
+        else:
+            self._learn(length, len(batch), perf_counter() - began)
+            for ticket, result in zip(batch, results, strict=True):
+                if result is None:
+                    queue.append(ticket)
+                else:
+                    outcomes.append((ticket, result))
+        self._hand_out(outcomes)
+
+    def _next_batch(self, queue: deque[_Ticket]) -> tuple[list[_Ticket], int]:
+        """Take a batch off a queue, the oldest reading first, and the steps that all of it can go (0: none is left)."""
+        waiting = [ticket for ticket in queue if not ticket.dropped]
+        queue.clear()
+        if not waiting:
+            return [], 0
+        length = self._length(waiting)
+        rows = int(self._rows[length])
+        batch: list[_Ticket] = []
+        for ticket in waiting:
+            left = ticket.reading.left
+            goes = left >= length if length else left == 0
+            (batch if goes and len(batch) < rows else queue).append(ticket)
+        return batch, length
+
+    def _length(self, waiting: Sequence[_Ticket]) -> int:
+        """Steps of the next call: the longest that the oldest reading can go and that leaves room for all like it."""
+        left = waiting[0].reading.left
+        if not left:
+            return 0
+        lengths = [length for length in sorted(self._rows, reverse=True) if 0 < length <= left]
+        for length in lengths:
+            alike = sum(ticket.reading.left >= length for ticket in waiting)
+            if self._rows[length] >= min(alike, WIDE):
+                return length
+        return lengths[-1]
+
+    def _learn(self, length: int, rows: int, seconds: float) -> None:
+        """Let fewer rows into the next call of this length where one took too long, a few more where one was full."""
+        self.calls += 1
+        self.rows += rows
+        if seconds > CHUNK_SECONDS:
+            self._rows[length] = max(1.0, rows * max(0.7, CHUNK_SECONDS / seconds))
+        elif rows >= int(self._rows[length]):
+            self._rows[length] = min(MOST_ROWS, self._rows[length] * 1.1)
+
+    def _hand_out(self, outcomes: Iterable[Outcome]) -> None:
+        """Tell whoever waits, each event loop once."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
+        for ticket, outcome in outcomes:
+            by_loop.setdefault(ticket.loop, []).append((ticket, outcome))
+        for loop, told in by_loop.items():
+            with suppress(RuntimeError):  # A loop that is closed has nobody left who waits.
+                loop.call_soon_threadsafe(_tell, told)
+
+
+def _tell(outcomes: Sequence[Outcome]) -> None:
+    for ticket, outcome in outcomes:
+        if ticket.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            ticket.future.set_exception(outcome)
+        else:
+            ticket.future.set_result(outcome)

@@ -1,0 +1,85 @@
+"""A session as one portable, checked piece of bytes, moved between servers of the same bundle.
+
+    magic "PRUSESSN", version uint16, length of the header uint32      all little-endian
+    header                JSON: bundle, position, anchor_position, ttl
+    state, anchor         float32 rows [S]
+    tail                  int32 ids
+    sha256                of everything before it
+
+Boundary: bytes and a record's parts. The sum finds damage; it proves no origin, so everything is checked for sense too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.errors import BlobError
+from app.scoring import Floats, Ids
+from app.sessions.cursor import LONGEST_TAIL, Cursor
+
+VERSION = 1
+_MAGIC = b"PRUSESSN"
+_PREAMBLE = struct.Struct("<8sHI")
+_SUM_BYTES = hashlib.sha256().digest_size
+_MEND = "send what GET /sessions/{id}/export answered, unchanged"
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """What travels of a session."""
+
+    bundle: str
+    cursor: Cursor
+    ttl: float
+
+
+def to_blob(moved: Moved) -> bytes:
+    """The bytes of a session."""
+    cursor = moved.cursor
+    header = json.dumps(
+        {
+            "bundle": moved.bundle,
+            "position": cursor.position,
+            "anchor_position": cursor.anchor_position,
+            "ttl": moved.ttl,
+        }
+    ).encode("ascii")
+    rows = cursor.state.astype("<f4").tobytes() + cursor.anchor.astype("<f4").tobytes()
+    body = _PREAMBLE.pack(_MAGIC, VERSION, len(header)) + header + rows + cursor.tail.astype("<i4").tobytes()
+    return body + hashlib.sha256(body).digest()
+
+
+def from_blob(data: bytes, state_size: int, vocabulary_size: int) -> Moved:
+    """The session of some bytes; `BlobError` where they are damaged, of another version, or make no sense."""
+    body, total = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
+    if len(data) < _PREAMBLE.size + _SUM_BYTES or not data.startswith(_MAGIC):
+        raise BlobError(f"this is no exported session; {_MEND}")
+    _, version, header_length = _PREAMBLE.unpack_from(data)
+    if version != VERSION:
+        raise BlobError(f"the session was exported in format {version}, this server reads {VERSION}; export it anew")
+    if hashlib.sha256(body).digest() != total:
+        raise BlobError(f"the exported session was cut or altered; {_MEND}")
+    try:
+        start = _PREAMBLE.size + header_length
+        header = json.loads(body[_PREAMBLE.size : start])
+        bundle, ttl = str(header["bundle"]), float(header["ttl"])
+        position, anchor_position = int(header["position"]), int(header["anchor_position"])
+        rows_end = start + 2 * 4 * state_size
+        rows: Floats = np.frombuffer(body[start:rows_end], "<f4").astype(np.float32).reshape(2, state_size)
+        tail: Ids = np.frombuffer(body[rows_end:], "<i4").astype(np.int32)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BlobError(f"the exported session cannot be read, or is of a model of another size; {_MEND}") from None
+    sound = (
+        0 <= anchor_position <= position
+        and len(tail) == position - anchor_position <= LONGEST_TAIL
+        and bool(np.isfinite(rows).all())
+        and bool(((tail >= 0) & (tail < vocabulary_size)).all())
+    )
+    if not sound:
+        raise BlobError(f"the exported session makes no sense; {_MEND}")
+    return Moved(bundle, Cursor(rows[0], position, rows[1], anchor_position, tail), ttl)

@@ -1,0 +1,346 @@
+"""What the service does with sessions: start, read on, go back, fork, write on, and move them between servers.
+
+Boundary: requests in, answers out. Where sessions live is a `SessionStore`; HTTP and WebSocket are above. A change is
+computed from the session as stored and kept only if it still stands there, with the answer to its `Idempotency-Key` in
+the same transaction: it happens once or not at all. Within one process whoever changes a session takes turns.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+
+from app.admission import Admission
+from app.errors import (
+    FieldError,
+    IdempotencyError,
+    OtherBundleError,
+    PositionError,
+    SessionNotFoundError,
+)
+from app.generation import Generation
+from app.reader import Reader
+from app.sampling import Sampler
+from app.schemas import ModelIdentity
+from app.scored_text import ScoredText
+from app.session_schemas import (
+    MAX_SEED,
+    MAX_TTL,
+    AppendAnswer,
+    AppendRequest,
+    ContinueAnswer,
+    ContinueRequest,
+    CreateRequest,
+    GeneratedToken,
+    RewindRequest,
+    SessionAnswer,
+)
+from app.sessions import blob
+from app.sessions.cursor import REWINDABLE, Cursor, after, back_to, from_start, read_on
+from app.sessions.store import AnswerExistsError, SessionRecord, SessionStore, StoredAnswer
+from app.sessions.turns import Turns
+from app.suggestions import Suggestions
+from app.writing import Writer
+
+A = TypeVar("A", bound=SessionAnswer)
+Work = Callable[[Cursor], Awaitable[tuple[Cursor, dict[str, Any]]]]
+"""From where a session stands to where it goes, and what its answer says besides."""
+
+KEY_SECONDS = 24 * 3600.0
+"""How long the answer to a key is kept."""
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """The key a request came with, and what tells it from another request."""
+
+    key: str
+    fingerprint: str
+
+
+class SessionService:
+    """Sessions of one model."""
+
+    def __init__(
+        self,
+        identity: ModelIdentity,
+        reader: Reader,
+        suggestions: Suggestions,
+        admission: Admission,
+        store: SessionStore,
+        default_ttl: float,
+    ) -> None:
+        self.identity = identity
+        self._reader = reader
+        self._suggestions = suggestions
+        self._admission = admission
+        self._store = store
+        self._default_ttl = default_ttl
+        self._turns = Turns()
+
+    async def create(self, request: CreateRequest, once: Idempotency | None = None) -> SessionAnswer:
+        """Start a session after a text."""
+        async with self._admission.admit() as claim:
+            tokens = await self._reader.tokenise(("text",), request.text, 0, goes_on=True)
+            claim(len(tokens))
+
+            async def cursor() -> Cursor:
+                return await from_start(self._reader, tokens.ids)
+
+            return await self._create(cursor, request.ttl or self._default_ttl, once)
+
+    async def look(self, session_id: str) -> SessionAnswer:
+        """Where a session stands. Looking is no use: it does not put off its end."""
+        return self._answer(SessionAnswer, await self._load(session_id))
+
+    async def append(self, session_id: str, request: AppendRequest, once: Idempotency | None = None) -> AppendAnswer:
+        """Read text on; say how likely it was, and what may come next."""
+        async with self._admission.admit() as claim:
+            tokens = await self._reader.tokenise(("text",), request.text, 0, goes_on=True)
+            claim(len(tokens))
+
+            async def work(cursor: Cursor) -> tuple[Cursor, dict[str, Any]]:
+                _expect(request.expected_position, cursor)
+                step = await read_on(self._reader, cursor, tokens.ids)
+                assert step.likely is not None
+                predictions = self._suggestions.best(
+                    step.likely,
+                    request.k,
+                    request.prefix,
+                    words_only=request.words_only,
+                    include_special=request.include_special,
+                )
+                scored = ScoredText(request.text, tokens, step.scores)
+                read = list(scored.token_scores(self._reader.vocabulary))
+                return step.cursor, {"tokens": read, "predictions": predictions}
+
+            return await self._change(session_id, AppendAnswer, work, once)
+
+    async def rewind(self, session_id: str, request: RewindRequest, once: Idempotency | None = None) -> SessionAnswer:
+        """Go back to an earlier position."""
+
+        async def work(cursor: Cursor) -> tuple[Cursor, dict[str, Any]]:
+            if not cursor.anchor_position <= request.position <= cursor.position:
+                raise FieldError(
+                    ("position",),
+                    f"the session can go back from {cursor.position} to {cursor.anchor_position} at the furthest; "
+                    "make a new one from its text to go further",
+                )
+            return await back_to(self._reader, cursor, request.position), {}
+
+        async with self._admission.admit():
+            return await self._change(session_id, SessionAnswer, work, once)
+
+    async def fork(self, session_id: str, once: Idempotency | None = None) -> SessionAnswer:
+        """A new session where this one stands."""
+        async with self._admission.admit():
+            record = await self._load(session_id)
+
+            async def cursor() -> Cursor:
+                return _cursor_of(record)
+
+            return await self._create(cursor, record.ttl, once)
+
+    async def delete(self, session_id: str) -> None:
+        """End a session."""
+        if not await self._store.delete(session_id):
+            raise _unknown()
+
+    async def export(self, session_id: str) -> bytes:
+        """A session as portable bytes."""
+        record = await self._load(session_id)
+        return blob.to_blob(blob.Moved(record.bundle, _cursor_of(record), record.ttl))
+
+    async def import_(self, data: bytes, once: Idempotency | None = None) -> SessionAnswer:
+        """A new session from exported bytes."""
+        moved = blob.from_blob(data, len(self._reader.root), len(self._reader.vocabulary))
+        self._check_bundle(moved.bundle)
+
+        async def cursor() -> Cursor:
+            return moved.cursor
+
+        async with self._admission.admit():
+            return await self._create(cursor, min(max(moved.ttl, 1.0), MAX_TTL), once)
+
+    async def write_on(
+        self, session_id: str, request: ContinueRequest, once: Idempotency | None = None
+    ) -> AsyncIterator[GeneratedToken | ContinueAnswer]:
+        """Let the model write: its tokens one by one, then the answer, by which time the session has moved."""
+        async with self._admission.admit(), self._turns.take(session_id):
+            if kept := await self._kept(once, ContinueAnswer):
+                for token in kept.tokens:
+                    yield token
+                yield kept
+                return
+            record = await self._load(session_id)
+            cursor = _cursor_of(record)
+            _expect(request.expected_position, cursor)
+            seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+            generation = self._generation(request, cursor, seed)
+            tokens = []
+            async for word in generation.words(cursor.state, request.max_tokens):
+                token = GeneratedToken(
+                    token=self._reader.vocabulary.word_of(word.token_id),
+                    text=word.text,
+                    log_probability=word.log_probability,
+                )
+                tokens.append(token)
+                yield token
+            if request.commit:
+                cursor = await after(self._reader, cursor, np.array(generation.ids, np.int32), list(generation.states))
+            moved = self._moved(record, cursor)
+            answer = self._answer(
+                ContinueAnswer,
+                moved,
+                text="".join(token.text for token in tokens),
+                tokens=tokens,
+                finish_reason=generation.finish_reason,
+                seed=seed,
+                committed=request.commit,
+            )
+            if not await self._store.replace(moved, _stored(once, answer)):
+                standing = await self._load(session_id)
+                raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
+            yield answer
+
+    def _generation(self, request: ContinueRequest, cursor: Cursor, seed: int) -> Generation:
+        vocabulary = self._reader.vocabulary
+        banned = [] if request.include_unk else [vocabulary.unk_id]
+        return Generation(
+            self._reader,
+            Writer(vocabulary, cursor.tail.tolist()),
+            Sampler(request.temperature, request.top_k, request.top_p, seed),
+            np.array(banned, np.int32),
+            self._stops(request.stop),
+            REWINDABLE + 1,
+        )
+
+    def _stops(self, words: list[str]) -> frozenset[int]:
+        """Ids of the words to stop before, in the corpus's spelling or as people write them."""
+        vocabulary = self._reader.vocabulary
+        found: set[int] = set()
+        for index, word in enumerate(words):
+            ids = [vocabulary.eos_id] if word == "\n" else vocabulary.completions(word).tolist()
+            ids = [token_id for token_id in ids if word == "\n" or vocabulary.surface(token_id) == word]
+            if not ids:
+                raise FieldError(("stop", index), "stop at single words that the model knows, or at a newline")
+            found.update(ids)
+        return frozenset(found)
+
+    async def _create(
+        self, make: Callable[[], Awaitable[Cursor]], ttl: float, once: Idempotency | None
+    ) -> SessionAnswer:
+        """Keep a new session, or find the one that the same request made before."""
+        session_id = secrets.token_urlsafe(16)
+        async with self._turns.take(once.key if once else session_id):
+            if kept := await self._kept(once, SessionAnswer):
+                return kept
+            blank = SessionRecord(session_id, self.identity.sha256, 0, 0, b"", b"", 0, b"", ttl, 0.0)
+            record = self._moved(blank, await make())
+            answer = self._answer(SessionAnswer, record)
+            try:
+                await self._store.create(record, _stored(once, answer))
+            except AnswerExistsError as error:
+                return _replayed(error.answer, once, SessionAnswer)
+            return answer
+
+    async def _change(self, session_id: str, kind: type[A], work: Work, once: Idempotency | None) -> A:
+        """Move a session by `work`, which is done again where another server was faster."""
+        async with self._turns.take(session_id):
+            if kept := await self._kept(once, kind):
+                return kept
+            while True:
+                record = await self._load(session_id)
+                cursor, fields = await work(_cursor_of(record))
+                moved = self._moved(record, cursor)
+                answer = self._answer(kind, moved, **fields)
+                try:
+                    if await self._store.replace(moved, _stored(once, answer)):
+                        return answer
+                except AnswerExistsError as error:
+                    return _replayed(error.answer, once, kind)
+
+    async def _load(self, session_id: str) -> SessionRecord:
+        record = await self._store.load(session_id)
+        if record is None:
+            raise _unknown()
+        self._check_bundle(record.bundle)
+        return record
+
+    def _check_bundle(self, bundle: str) -> None:
+        if bundle != self.identity.sha256:
+            raise OtherBundleError(
+                f"the session belongs to the bundle {bundle[:12]} and this server serves {self.identity.sha256[:12]}; "
+                "make a new session from its text"
+            )
+
+    async def _kept(self, once: Idempotency | None, kind: type[A]) -> A | None:
+        """What the same request was answered before."""
+        stored = await self._store.answer(once.key) if once else None
+        return _replayed(stored, once, kind) if stored else None
+
+    def _moved(self, record: SessionRecord, cursor: Cursor) -> SessionRecord:
+        """A session's next version: at another place, and used just now."""
+        return replace(
+            record,
+            version=record.version + 1,
+            position=cursor.position,
+            state=cursor.state.tobytes(),
+            anchor=cursor.anchor.tobytes(),
+            anchor_position=cursor.anchor_position,
+            tail=cursor.tail.tobytes(),
+            expires_at=time.time() + record.ttl,
+        )
+
+    def _answer(self, kind: type[A], record: SessionRecord, **fields: Any) -> A:
+        return kind(
+            model=self.identity,
+            session_id=record.session_id,
+            position=record.position,
+            earliest_position=record.anchor_position,
+            expires_at=datetime.fromtimestamp(record.expires_at, UTC),
+            **fields,
+        )
+
+
+def _cursor_of(record: SessionRecord) -> Cursor:
+    """The place a session stands at."""
+    return Cursor(
+        np.frombuffer(record.state, np.float32),
+        record.position,
+        np.frombuffer(record.anchor, np.float32),
+        record.anchor_position,
+        np.frombuffer(record.tail, np.int32),
+    )
+
+
+def _expect(position: int | None, cursor: Cursor) -> None:
+    if position is not None and position != cursor.position:
+        raise PositionError(
+            cursor.position, f"the session stands at {cursor.position}, not at {position}; nothing was changed"
+        )
+
+
+def _unknown() -> SessionNotFoundError:
+    return SessionNotFoundError("no session has this id, or it has expired; make a new one from its text")
+
+
+def _stored(once: Idempotency | None, answer: SessionAnswer) -> StoredAnswer | None:
+    """An answer as it is kept under its key."""
+    if once is None:
+        return None
+    body = answer.model_dump_json().encode()
+    return StoredAnswer(once.key, once.fingerprint, 200, body, time.time() + KEY_SECONDS)
+
+
+def _replayed(stored: StoredAnswer, once: Idempotency | None, kind: type[A]) -> A:
+    """A kept answer, if it is that of the same request."""
+    if once is None or stored.fingerprint != once.fingerprint:
+        raise IdempotencyError("this Idempotency-Key was used for another request; use a new key for each request")
+    return kind.model_validate_json(stored.body)

@@ -1,0 +1,72 @@
+"""Which next words are shown, of all that the model holds possible.
+
+Boundary: a row of log-probabilities in, predictions out; the model's own probabilities, never renormalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from app import scoring
+from app.schemas import Prediction
+from app.scoring import Floats, Ids
+from model.ranking import top_k
+from model.vocabulary import Vocabulary
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Suggestions:
+    """Chooses words of one vocabulary."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def warm(self) -> None:
+        """Make now what is otherwise made when it is first needed: some tenths of a second for a large vocabulary."""
+        _ = self._special, self._word
+        for any_case_and_own in ("a", "A"):
+            self._vocabulary.completions(any_case_and_own)
+
+    def best(
+        self, likely: Floats, k: int, prefix: str = "", *, words_only: bool = False, include_special: bool = False
+    ) -> list[Prediction]:
+        """The `k` likeliest words by `likely` [V] that start with `prefix`, best first, ties by lower id."""
+        ids, values = self._best(likely, k, prefix, words_only, include_special)
+        return [
+            Prediction(
+                word=self._vocabulary.surface(token_id),
+                token=self._vocabulary.word_of(token_id),
+                probability=float(np.exp(value)),
+                log_probability=value,
+            )
+            for token_id, value in zip(ids.tolist(), values.astype(np.float64).tolist(), strict=True)
+        ]
+
+    def _best(self, likely: Floats, k: int, prefix: str, words_only: bool, include_special: bool) -> tuple[Ids, Floats]:
+        unwanted = np.zeros_like(self._special) if include_special else self._special
+        if not prefix and not words_only:
+            ids, values = top_k(likely, k + int(unwanted.sum()))
+            shown = ~unwanted[ids]
+            return ids[shown][:k], values[shown][:k]
+        candidates = self._vocabulary.completions(prefix)
+        allowed = ~unwanted[candidates]
+        if words_only:
+            allowed &= self._word[candidates]
+        return scoring.best(likely, candidates[allowed], k)
+
+    @cached_property
+    def _special(self) -> Mask:
+        return self._mask(self._vocabulary.is_special)
+
+    @cached_property
+    def _word(self) -> Mask:
+        return self._mask(self._vocabulary.is_word)
+
+    def _mask(self, holds: Callable[[int], bool]) -> Mask:
+        size = len(self._vocabulary)
+        return np.fromiter(map(holds, range(size)), np.bool_, size)

@@ -1,0 +1,270 @@
+"""Sessions in an SQLite file: its format, its transactions, and several processes on it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.sessions import open_store
+from app.sessions.sqlite import SQLiteStore
+from app.sessions.sqlite_thread import GROUP_LIMIT
+from app.sessions.store import StoreError
+from model.errors import ConfigurationError
+from tests.app.sessions.records import START, TTL, Clock, answer, following, record, sqlite_store
+from tests.source import ROOT
+
+pytestmark = pytest.mark.anyio
+
+REPLACE_ONCE = """
+import asyncio, sys
+from app.sessions import open_store
+from tests.app.sessions.records import record
+
+async def main():
+    store = open_store(f"sqlite:///{sys.argv[1]}")
+    print("ready", flush=True)
+    input()
+    await store.open()
+    try:
+        await store.create(record("only", expires_at=1e12))
+    except Exception as error:
+        print(error, file=sys.stderr)
+    done = await asyncio.gather(*(store.replace(record("only", 2, expires_at=1e12)) for _ in range(25)))
+    await store.close()
+    print(sum(done))
+
+asyncio.run(main())
+"""
+"""Waits for a line, makes the store, creates a session and replaces it 25 times; prints how often that was done."""
+
+ADVANCE = """
+import asyncio, sys
+from app.sessions import open_store
+from tests.app.sessions.records import following, record
+
+async def advance(store, name):
+    kept = record(name, floats=2000, expires_at=1e12)
+    await store.create(kept)
+    while True:
+        kept = following(kept)
+        assert await store.replace(kept)
+        print(name, kept.version, flush=True)
+
+async def main():
+    store = open_store(f"sqlite:///{sys.argv[1]}")
+    await store.open()
+    await asyncio.gather(*(advance(store, name) for name in "abcd"))
+
+asyncio.run(main())
+"""
+"""Replaces four sessions without end, and prints every version that was acknowledged."""
+
+
+@pytest.fixture
+async def store(path: Path, clock: Clock) -> AsyncIterator[SQLiteStore]:
+    """One open store."""
+    store = await sqlite_store(path, clock)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every statement that stores run, by its first word. Must come before the store."""
+    run: list[str] = []
+    plain: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = plain(*arguments, **options)
+        connection.set_trace_callback(lambda statement: run.append(statement.split()[0]))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return run
+
+
+def ask(path: Path, query: str) -> Any:
+    """The first value that a query gives on a connection of its own."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(query).fetchone()[0]
+
+
+def process(script: str, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def test_what_waits_is_committed_together_up_to_a_limit(
+    statements: list[str], store: SQLiteStore, clock: Clock
+) -> None:
+    await asyncio.gather(*(store.create(record(f"s{n}")) for n in range(100)))
+    async with clock.held(store):
+        statements.clear()
+        waiting = [asyncio.create_task(store.replace(record(f"s{n}", 2))) for n in range(100)]
+    assert await asyncio.gather(*waiting) == 100 * [True]
+    assert GROUP_LIMIT == 64
+    assert statements.count("COMMIT") == 3, "the operation that held the thread, 64, and 36"
+    assert statements.count("UPDATE") == 100
+
+
+async def test_what_only_reads_takes_no_lock(statements: list[str], store: SQLiteStore, path: Path) -> None:
+    await store.create(record(), answer())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert await store.load("a") == record()
+        assert await store.answer("key") == answer()
+        assert await store.count() == 1
+
+
+async def test_what_is_cancelled_while_it_waits_is_never_done(store: SQLiteStore, clock: Clock) -> None:
+    async with clock.held(store):
+        cancelled = asyncio.create_task(store.create(record("a")))
+        kept = asyncio.create_task(store.create(record("b")))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+    await kept
+    assert (await store.load("a"), await store.load("b")) == (None, record("b"))
+
+
+async def test_an_operation_that_fails_is_undone_alone(store: SQLiteStore, clock: Clock) -> None:
+    await store.create(record("a"))
+    together = [
+        store.create(record("b"), answer("k1")),
+        store.create(record("a"), answer("k2")),
+        store.create(record("c", expires_at=2**70), answer("k3")),
+        store.create(record("d"), answer("k4")),
+    ]
+    async with clock.held(store):
+        tasks = [asyncio.create_task(operation) for operation in together]
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in done] == [type(None), StoreError, OverflowError, type(None)]
+    assert [await store.load(name) is not None for name in "abcd"] == [True, True, False, True]
+    assert [await store.answer(f"k{n}") is not None for n in (1, 2, 3, 4)] == [True, False, False, True]
+
+
+async def test_purging_gives_the_files_space_back(
+    statements: list[str], store: SQLiteStore, path: Path, clock: Clock
+) -> None:
+    await asyncio.gather(*(store.create(record(f"s{n}", floats=2000)) for n in range(300)))
+    kept = record("kept", floats=2000, expires_at=START + 9 * TTL)
+    await store.create(kept)
+    assert ask(path, "PRAGMA wal_checkpoint(TRUNCATE)") == 0
+    before = path.stat().st_size
+    clock.time = START + TTL
+    statements.clear()
+    assert await store.purge() == 300
+    assert statements.count("COMMIT") < 25, "10 parts for the sessions, and no more than the pages need"
+    assert ask(path, "PRAGMA wal_checkpoint(TRUNCATE)") == 0
+    assert before > 300 * 2 * 8000
+    assert path.stat().st_size < 100_000
+    assert await store.load("kept") == kept
+
+
+async def test_requests_are_answered_between_the_parts_of_a_purge(store: SQLiteStore, clock: Clock) -> None:
+    await asyncio.gather(*(store.create(record(f"s{n}")) for n in range(1000)))
+    await store.create(record("a", expires_at=START + 9 * TTL))
+    clock.time = START + TTL
+    purging = asyncio.create_task(store.purge())
+    while await store.load("s0") is not None or await store.load("a") is None:
+        await asyncio.sleep(0)
+    assert not purging.done()
+    assert await purging == 1000
+
+
+async def test_the_file_its_companions_and_its_folder_are_made_for_their_owner(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "new" / "folder" / "sessions.db"
+    store = await sqlite_store(path, clock)
+    await store.create(record())
+    rights = {each.name: oct(each.stat().st_mode & 0o777) for each in path.parent.iterdir()}
+    await store.close()
+    assert rights == dict.fromkeys(["sessions.db", "sessions.db-wal", "sessions.db-shm"], "0o600")
+    assert [each.name for each in path.parent.iterdir()] == ["sessions.db"]
+
+
+async def test_the_file_says_what_it_is_and_is_written_ahead(store: SQLiteStore, path: Path) -> None:
+    pragmas = ("application_id", "user_version", "journal_mode", "auto_vacuum")
+    assert [ask(path, f"PRAGMA {name}") for name in pragmas] == [int.from_bytes(b"PRUS"), 1, "wal", 2]
+
+
+def test_processes_that_make_one_store_together_make_one_and_one_change(path: Path) -> None:
+    processes = [process(REPLACE_ONCE, path) for _ in range(3)]
+    for each in processes:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    ended = [each.communicate("\n") for each in processes]
+    assert sorted(int(printed) for printed, _ in ended) == [0, 0, 1]
+    assert sorted("already" in said for _, said in ended) == [False, True, True]
+
+
+async def test_every_version_that_was_acknowledged_survives_a_kill(path: Path, clock: Clock) -> None:
+    with process(ADVANCE, path) as writer:
+        assert writer.stdout is not None
+        acknowledged: dict[str, int] = {}
+        for count, line in enumerate(writer.stdout):
+            name, number = line.split()
+            acknowledged[name] = int(number)
+            if count == 1000:
+                writer.kill()
+        assert writer.wait() == -signal.SIGKILL
+    assert sorted(acknowledged) == list("abcd")
+    assert sum(acknowledged.values()) > 1000
+    store = await sqlite_store(path, clock)
+    for name, version in acknowledged.items():
+        kept = await store.load(name)
+        assert kept is not None
+        assert kept.version in {version, version + 1}
+        assert kept == record(name, kept.version, floats=2000, expires_at=1e12)
+        assert await store.replace(following(kept))
+    await store.close()
+
+
+async def test_an_address_is_a_path_as_sqlalchemy_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("sqlite:///here.db", "sqlite:///sub/a b%20.db", f"sqlite:///{tmp_path}/absolute.db"):
+        store = open_store(url)
+        await store.open()
+        await store.create(record(expires_at=1e12))
+        await store.close()
+    found = {each.relative_to(tmp_path).as_posix() for each in tmp_path.rglob("*.db")}
+    assert found == {"here.db", "sub/a b%20.db", "absolute.db"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "sessions.db",
+        "sqlite:",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:////",
+        "sqlite://host/x.db",
+        "sqlite:///:memory:",
+        "sqlite:///x.db?mode=ro",
+        "SQLITE:///x.db",
+        "redis://user:secret@host",
+    ],
+)
+def test_an_address_that_names_no_file_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape("sqlite:////data/sessions.db")) as raised:
+        open_store(url)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,119 @@
+"""One call of the engine for several readings: the same numbers however sequences are grouped and cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import reading as reading_module
+from app.reading import Reading, Result, advance
+from tests.app.fakes import NumpyEngine
+
+SIZE = 23
+ENGINE = NumpyEngine(SIZE)
+
+sequences = st.lists(st.lists(st.integers(0, SIZE - 1), max_size=12), min_size=1, max_size=6)
+
+
+def as_ids(ids: list[int]) -> npt.NDArray[np.int32]:
+    return np.array(ids, np.int32)
+
+
+def state_after(ids: list[int]) -> npt.NDArray[np.float32]:
+    """The packed row after ids, read one at a time from zeros."""
+    state = np.zeros(ENGINE.state_size, np.float32)
+    for token_id in ids:
+        _, state = ENGINE.step(token_id, state)
+    return state
+
+
+def likely_after(ids: list[int]) -> npt.NDArray[np.float32]:
+    """Log-probabilities after ids (at least one)."""
+    row: npt.NDArray[np.float32] = ENGINE.log_probabilities(state_after(ids)[None, : ENGINE.size])[0]
+    return row
+
+
+def finish(readings: list[Reading], lengths: st.DataObject | None = None) -> list[Result]:
+    """Read to the end, a few steps at a time, whoever can go on together."""
+    results: dict[int, Result] = {}
+    while len(results) < len(readings):
+        left = [reading for reading in readings if id(reading) not in results]
+        step = min(left, key=lambda reading: reading.left).left
+        if lengths is not None and step:
+            step = lengths.draw(st.integers(1, step))
+        batch = [reading for reading in left if (reading.left >= step if step else not reading.left)]
+        for reading, result in zip(batch, advance(ENGINE, batch, step), strict=True):
+            assert (result is None) == (reading.left > 0)
+            if result is not None:
+                results[id(reading)] = result
+    return [results[id(reading)] for reading in readings]
+
+
+@pytest.mark.parametrize("few_rows", [0, 64])
+@settings(max_examples=30)
+@given(before=st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=4), texts=sequences, data=st.data())
+def test_grouping_and_cutting_change_no_number(
+    few_rows: int, before: list[int], texts: list[list[int]], data: st.DataObject
+) -> None:
+    last_unread = data.draw(st.booleans())
+    readings = [
+        Reading(state_after(before), as_ids(ids[:-1] if last_unread else ids), as_ids(ids), likely=True)
+        for ids in texts
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading_module, "FEW_ROWS", few_rows)
+        results = finish(readings, data)
+    for ids, result in zip(texts, results, strict=True):
+        read = before + (ids[:-1] if last_unread else ids)
+        np.testing.assert_allclose(result.state, state_after(read), atol=1e-6)
+        assert result.likely is not None
+        np.testing.assert_allclose(result.likely, likely_after(read), atol=1e-5)
+        rows = [likely_after(before + ids[:position]) for position in range(len(ids))]
+        expected = [float(row[target]) for row, target in zip(rows, ids, strict=True)]
+        assert result.scores.log_probabilities.tolist() == pytest.approx(expected, abs=1e-5)
+        assert result.scores.ranks.tolist() == [
+            1 + int((row > row[target]).sum()) for row, target in zip(rows, ids, strict=True)
+        ]
+
+
+def test_nothing_is_computed_that_is_not_wanted() -> None:
+    engine = NumpyEngine(SIZE)
+    state = np.zeros(engine.state_size, np.float32)
+    [result] = advance(engine, [Reading(state, as_ids([1, 2]))], 2)
+    assert engine.calls == [(1, 2)]
+    assert engine.head_rows == 0
+    assert result is not None
+    assert result.likely is None
+    assert len(result.scores.ranks) == 0
+
+
+def test_the_last_vector_alone_gives_the_next_words() -> None:
+    engine = NumpyEngine(SIZE)
+    [result] = advance(engine, [Reading(state_after([3, 4]), as_ids([]), likely=True)], 0)
+    assert engine.calls == []
+    assert engine.head_rows == 1
+    assert result is not None
+    assert result.likely is not None
+    np.testing.assert_allclose(result.likely, likely_after([3, 4]), atol=1e-6)
+
+
+def test_a_call_that_fails_moves_no_reading() -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    engine = NumpyEngine(SIZE, before=fail)
+    reading = Reading(state_after([1]), as_ids([2, 3]), as_ids([2, 3]), likely=True)
+    with pytest.raises(MemoryError):
+        advance(engine, [reading], 1)
+    assert (reading.left, reading.scored) == (2, 0)
+    assert reading.state.tolist() == state_after([1]).tolist()
+
+
+def test_a_result_keeps_one_state_and_not_its_batch() -> None:
+    readings = [Reading(state_after([row]), as_ids([1])) for row in range(4)]
+    for result in advance(ENGINE, readings, 1):
+        assert result is not None
+        assert result.state.base is None

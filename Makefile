@@ -13,10 +13,10 @@ COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --n
 # ONNX Runtime would report its use to its makers.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help serve test check format bench lock clean
+.PHONY: help serve test check format bench bench-http lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## serve the bundled model on 127.0.0.1:8000 (PORT= changes it)
 	PRU_PORT=$(PORT) $(PY) -m app
@@ -35,6 +35,9 @@ format: $(VENV)/.dev ## mend what can be mended of lint and formatting
 
 bench: $(VENV)/.dev ## measure (ARGS= goes to the benchmarks)
 	$(PY) -m benchmarks $(ARGS)
+
+bench-http: $(VENV)/.dev ## measure the service under load over real sockets
+	$(PY) -m benchmarks.http $(ARGS)
 
 lock: | $(PY) ## write the lock files anew from pyproject.toml; delete one first to let its versions move
 	$(PIP) 'uv>=0.9'

@@ -29,6 +29,11 @@ class Admission:
         self._inside = 0
         self._tokens = 0
 
+    @property
+    def inside(self) -> int:
+        """Requests that are being served or wait."""
+        return self._inside
+
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[Claim]:
         """Be inside for the block; `OverloadedError` where there is no room, `DeadlineError` past the deadline."""

@@ -92,18 +92,21 @@ def score(
     """Score a text: its perplexity, and that of each line after all lines before it."""
     from app import terminal  # noqa: PLC0415
 
-    standard_input = str(file) == "-"
-    text = (
-        decode_text(sys.stdin.buffer.read(), "standard input", TextError)
-        if standard_input
-        else read_text(file, TextError)
-    )
+    text = _text_of(file)
 
     async def work(service: ModelService) -> None:
         scored = await service.score([text], [("text",)], include_eos=include_eos)
         terminal.show_score(scored[0], service, as_json=json)
 
     ask(work)
+
+
+def _text_of(file: Path) -> str:
+    if str(file) != "-":
+        return read_text(file, TextError)
+    if sys.stdin is None:
+        raise TextError("standard input is closed; name a file, or pipe the text in")
+    return decode_text(sys.stdin.buffer.read(), "standard input", TextError)
 
 
 def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from model.errors import (
     BundleError,
@@ -20,6 +21,9 @@ from model.errors import (
     TextError,
     TrainingError,
 )
+
+if TYPE_CHECKING:
+    from app.sessions.store import StoredAnswer
 
 
 class FieldError(RequestError):
@@ -74,6 +78,18 @@ class DeadlineError(ServiceError):
     """The request waited and ran for longer than the deadline."""
 
 
+class StoreError(ServiceError):
+    """The store of sessions could not do what it was asked, and has changed nothing."""
+
+
+class AnswerExistsError(ServiceError):
+    """Another request with the same key was faster; `answer` is what it was answered. Nothing has changed."""
+
+    def __init__(self, answer: StoredAnswer) -> None:
+        super().__init__("a request with this Idempotency-Key was answered meanwhile; send it again for that answer")
+        self.answer = answer
+
+
 STATUS: dict[type[PRUError], HTTPStatus] = {
     PRUError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -94,6 +110,8 @@ STATUS: dict[type[PRUError], HTTPStatus] = {
     ServiceError: HTTPStatus.SERVICE_UNAVAILABLE,
     StartingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DrainingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    AnswerExistsError: HTTPStatus.CONFLICT,
     OverloadedError: HTTPStatus.TOO_MANY_REQUESTS,
     DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
 }

@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app import problems
 from app.admission import Admission
+from app.errors import StoreError
 from app.lifecycle import Lifecycle
 from app.logs import make_logger
 from app.middleware import RequestMiddleware
@@ -28,7 +29,7 @@ from app.scheduler import Scheduler
 from app.served_model import ServedModel, open_model
 from app.sessions import open_store
 from app.sessions.service import SessionService
-from app.sessions.store import SessionStore, StoreError
+from app.sessions.store import SessionStore
 from app.settings import Settings, load_settings
 
 VERSION = "0.1.0"
@@ -95,9 +96,10 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         served = given if given is not None else await asyncio.to_thread(open_model, settings)
         app.state.served_model = served
-        scheduler = Scheduler(served.build_engine, _on_death(lifecycle, logger))
+        admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds)
+        scheduler = Scheduler(served.build_engine, _on_death(lifecycle, logger), lambda: admission.inside)
         tasks = [
-            asyncio.create_task(_start(settings, lifecycle, logger, served, scheduler, store)),
+            asyncio.create_task(_start(settings, lifecycle, logger, served, scheduler, admission, store)),
             asyncio.create_task(_keep_store(store, logger)),
         ]
         try:
@@ -109,7 +111,7 @@ def _lifespan(
             await asyncio.wait(tasks)
             await asyncio.to_thread(scheduler.close)
             await store.close()
-            logger.info("stopped")
+            logger.info("stopped", engine_calls=scheduler.calls, engine_rows=scheduler.rows)
 
     return lifespan
 
@@ -144,12 +146,12 @@ async def _start(
     logger: FilteringBoundLogger,
     served: ServedModel,
     scheduler: Scheduler,
+    admission: Admission,
     store: SessionStore,
 ) -> None:
     """Warm the engine up and open the service; remember what went wrong where that fails."""
     began = perf_counter()
     try:
-        admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds)
         limits = RequestLimits(texts=settings.max_texts, tokens=settings.max_tokens)
         service = await ModelService.start(
             served, scheduler, PrefixCache(settings.prefix_cache_bytes), admission, limits

@@ -28,7 +28,7 @@ class Suggestions:
 
     def warm(self) -> None:
         """Make now what is otherwise made when it is first needed: some tenths of a second for a large vocabulary."""
-        _ = self._special, self._word
+        _ = self._special_count, self._word
         for any_case_and_own in ("a", "A"):
             self._vocabulary.completions(any_case_and_own)
 
@@ -48,20 +48,26 @@ class Suggestions:
         ]
 
     def _best(self, likely: Floats, k: int, prefix: str, words_only: bool, include_special: bool) -> tuple[Ids, Floats]:
-        unwanted = np.zeros_like(self._special) if include_special else self._special
         if not prefix and not words_only:
-            ids, values = top_k(likely, k + int(unwanted.sum()))
-            shown = ~unwanted[ids]
+            if include_special:
+                return top_k(likely, k)
+            ids, values = top_k(likely, k + self._special_count)
+            shown = ~self._special[ids]
             return ids[shown][:k], values[shown][:k]
         candidates = self._vocabulary.completions(prefix)
-        allowed = ~unwanted[candidates]
+        if not include_special:
+            candidates = candidates[~self._special[candidates]]
         if words_only:
-            allowed &= self._word[candidates]
-        return scoring.best(likely, candidates[allowed], k)
+            candidates = candidates[self._word[candidates]]
+        return scoring.best(likely, candidates, k)
 
     @cached_property
     def _special(self) -> Mask:
         return self._mask(self._vocabulary.is_special)
+
+    @cached_property
+    def _special_count(self) -> int:
+        return int(self._special.sum())
 
     @cached_property
     def _word(self) -> Mask:

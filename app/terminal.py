@@ -1,11 +1,14 @@
 """Answers as a person or a program reads them in a terminal: tables, or one JSON document.
 
-Boundary: printing only.
+Boundary: printing only. Of a text, nothing is printed that a terminal would obey, and a character that it cannot show
+stops no table. JSON is ASCII, so that no encoding changes it.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -21,14 +24,15 @@ from app.scoring import Likelihood
 def show_predictions(answer: PredictAnswer, *, as_json: bool) -> None:
     """Print the most likely next words."""
     if as_json:
-        print(answer.model_dump_json(indent=2))
+        print(answer.model_dump_json(indent=2, ensure_ascii=True))
         return
-    table = Table("word", caption=f"{answer.model.name}, {answer.model.precision}; {answer.token_count} tokens read")
+    model = f"{_shown(answer.model.name)}, {answer.model.precision}"
+    table = Table("word", caption=f"{model}; {answer.token_count} tokens read")
     table.add_column("probability", justify="right")
     table.add_column("log-probability", justify="right")
     for prediction in answer.predictions:
-        table.add_row(escape(prediction.word), f"{prediction.probability:.4f}", f"{prediction.log_probability:.3f}")
-    Console().print(table)
+        table.add_row(_shown(prediction.word), f"{prediction.probability:.4f}", f"{prediction.log_probability:.3f}")
+    _print(table)
 
 
 def show_score(scored: ScoredText, service: ModelService, *, as_json: bool) -> None:
@@ -51,10 +55,26 @@ def show_score(scored: ScoredText, service: ModelService, *, as_json: bool) -> N
         table.add_column(name, justify="right")
     table.add_column("text", overflow="ellipsis", no_wrap=True)
     for number, line in lines:
-        table.add_row(str(number), *_cells(line.likelihood), escape(line.text))
+        table.add_row(str(number), *_cells(line.likelihood), _shown(line.text))
     table.add_section()
     table.add_row("all", *_cells(scored.likelihood), style="bold")
-    table.caption = f"{service.identity.name}, {service.identity.precision}"
+    table.caption = f"{_shown(service.identity.name)}, {service.identity.precision}"
+    _print(table)
+
+
+def _shown(text: str) -> str:
+    """Text for a cell: no markup, blanks for what separates, and a mark in place of controls and the like."""
+    return escape(
+        "".join(
+            character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+            for character in text
+        )
+    )
+
+
+def _print(table: Table) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     Console().print(table)
 
 

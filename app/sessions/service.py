@@ -18,6 +18,7 @@ import numpy as np
 
 from app.admission import Admission
 from app.errors import (
+    AnswerExistsError,
     FieldError,
     IdempotencyError,
     OtherBundleError,
@@ -43,7 +44,7 @@ from app.session_schemas import (
 )
 from app.sessions import blob
 from app.sessions.cursor import REWINDABLE, Cursor, after, back_to, from_start, read_on
-from app.sessions.store import AnswerExistsError, SessionRecord, SessionStore, StoredAnswer
+from app.sessions.store import SessionRecord, SessionStore, StoredAnswer
 from app.sessions.turns import Turns
 from app.suggestions import Suggestions
 from app.writing import Writer

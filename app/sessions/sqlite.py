@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.errors import AnswerExistsError, StoreError
 from app.sessions.sqlite_file import damaged
 from app.sessions.sqlite_thread import SQLiteThread
-from app.sessions.store import AnswerExistsError, SessionRecord, StoredAnswer, StoreError
+from app.sessions.store import SessionRecord, StoredAnswer
 
 Kept = TypeVar("Kept", SessionRecord, StoredAnswer)
 

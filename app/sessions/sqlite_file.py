@@ -11,7 +11,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from app.sessions.store import StoreError
+from app.errors import StoreError
 
 APPLICATION_ID = 0x50525553
 """Marks an SQLite file as a session store: "PRUS"."""

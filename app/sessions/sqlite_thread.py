@@ -17,8 +17,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
+from app.errors import StoreError
 from app.sessions.sqlite_file import check_writable, connect, explain, identity
-from app.sessions.store import StoreError
 
 T = TypeVar("T")
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import ServiceError
-
 
 @dataclass(frozen=True)
 class SessionRecord:
@@ -53,18 +51,6 @@ class StoredAnswer:
     """The answer as it was sent."""
     expires_at: float
     """Unix seconds from which on the answer is gone."""
-
-
-class StoreError(ServiceError):
-    """The store could not do what it was asked, and has changed nothing."""
-
-
-class AnswerExistsError(ServiceError):
-    """Another request with the same key was faster; `answer` is what it was answered. Nothing has changed."""
-
-    def __init__(self, answer: StoredAnswer) -> None:
-        super().__init__("a request with this Idempotency-Key was answered meanwhile; send it again for that answer")
-        self.answer = answer
 
 
 class SessionStore(Protocol):

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from app.sessions.store import AnswerExistsError, SessionRecord, StoredAnswer
+from app.errors import AnswerExistsError
+from app.sessions.store import SessionRecord, StoredAnswer
 
 
 class MemoryStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -272,7 +273,8 @@ def test_ctrl_c_at_any_stage_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], moment: str
 ) -> None:
     def press(*_: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
+        # To the process, as a terminal sends it: a signal raised in the engine's thread does not wake the main one.
+        os.kill(os.getpid(), signal.SIGINT)
 
     has_text = threading.Event()
     tokenise = Vocabulary.tokenise

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.sessions.store import StoreError
+from app.errors import StoreError
 from tests.app.fakes import CORPUS, Gate, NumpyEngine, fake_model, small_vocabulary
 from tests.app.memory_store import MemoryStore
 from tests.app.serving import make_app, ready, serving, starting

@@ -1,13 +1,10 @@
-"""Sessions in an SQLite file: its format, its transactions, and several processes on it."""
+"""Sessions in an SQLite file: its format, its transactions, and the address that names it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,59 +12,14 @@ from typing import Any
 
 import pytest
 
+from app.errors import StoreError
 from app.sessions import open_store
 from app.sessions.sqlite import SQLiteStore
 from app.sessions.sqlite_thread import GROUP_LIMIT
-from app.sessions.store import StoreError
 from model.errors import ConfigurationError
-from tests.app.sessions.records import START, TTL, Clock, answer, following, record, sqlite_store
-from tests.source import ROOT
+from tests.app.sessions.records import START, TTL, Clock, answer, record, sqlite_store
 
 pytestmark = pytest.mark.anyio
-
-REPLACE_ONCE = """
-import asyncio, sys
-from app.sessions import open_store
-from tests.app.sessions.records import record
-
-async def main():
-    store = open_store(f"sqlite:///{sys.argv[1]}")
-    print("ready", flush=True)
-    input()
-    await store.open()
-    try:
-        await store.create(record("only", expires_at=1e12))
-    except Exception as error:
-        print(error, file=sys.stderr)
-    done = await asyncio.gather(*(store.replace(record("only", 2, expires_at=1e12)) for _ in range(25)))
-    await store.close()
-    print(sum(done))
-
-asyncio.run(main())
-"""
-"""Waits for a line, makes the store, creates a session and replaces it 25 times; prints how often that was done."""
-
-ADVANCE = """
-import asyncio, sys
-from app.sessions import open_store
-from tests.app.sessions.records import following, record
-
-async def advance(store, name):
-    kept = record(name, floats=2000, expires_at=1e12)
-    await store.create(kept)
-    while True:
-        kept = following(kept)
-        assert await store.replace(kept)
-        print(name, kept.version, flush=True)
-
-async def main():
-    store = open_store(f"sqlite:///{sys.argv[1]}")
-    await store.open()
-    await asyncio.gather(*(advance(store, name) for name in "abcd"))
-
-asyncio.run(main())
-"""
-"""Replaces four sessions without end, and prints every version that was acknowledged."""
 
 
 @pytest.fixture
@@ -97,17 +49,6 @@ def ask(path: Path, query: str) -> Any:
     """The first value that a query gives on a connection of its own."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         return connection.execute(query).fetchone()[0]
-
-
-def process(script: str, path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, str(path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 async def test_what_waits_is_committed_together_up_to_a_limit(
@@ -202,38 +143,6 @@ async def test_the_file_its_companions_and_its_folder_are_made_for_their_owner(t
 async def test_the_file_says_what_it_is_and_is_written_ahead(store: SQLiteStore, path: Path) -> None:
     pragmas = ("application_id", "user_version", "journal_mode", "auto_vacuum")
     assert [ask(path, f"PRAGMA {name}") for name in pragmas] == [int.from_bytes(b"PRUS"), 1, "wal", 2]
-
-
-def test_processes_that_make_one_store_together_make_one_and_one_change(path: Path) -> None:
-    processes = [process(REPLACE_ONCE, path) for _ in range(3)]
-    for each in processes:
-        assert each.stdout is not None
-        assert each.stdout.readline() == "ready\n"
-    ended = [each.communicate("\n") for each in processes]
-    assert sorted(int(printed) for printed, _ in ended) == [0, 0, 1]
-    assert sorted("already" in said for _, said in ended) == [False, True, True]
-
-
-async def test_every_version_that_was_acknowledged_survives_a_kill(path: Path, clock: Clock) -> None:
-    with process(ADVANCE, path) as writer:
-        assert writer.stdout is not None
-        acknowledged: dict[str, int] = {}
-        for count, line in enumerate(writer.stdout):
-            name, number = line.split()
-            acknowledged[name] = int(number)
-            if count == 1000:
-                writer.kill()
-        assert writer.wait() == -signal.SIGKILL
-    assert sorted(acknowledged) == list("abcd")
-    assert sum(acknowledged.values()) > 1000
-    store = await sqlite_store(path, clock)
-    for name, version in acknowledged.items():
-        kept = await store.load(name)
-        assert kept is not None
-        assert kept.version in {version, version + 1}
-        assert kept == record(name, kept.version, floats=2000, expires_at=1e12)
-        assert await store.replace(following(kept))
-    await store.close()
 
 
 async def test_an_address_is_a_path_as_sqlalchemy_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

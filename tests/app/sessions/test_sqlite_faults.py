@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from app.errors import StoreError
 from app.sessions.sqlite import SQLiteStore
-from app.sessions.store import StoreError
 from tests.app.sessions.records import START, TTL, Clock, answer, following, record, sqlite_store
 
 pytestmark = pytest.mark.anyio
@@ -116,19 +116,6 @@ async def test_a_store_that_another_locks_reads_but_does_not_write_until_it_is_f
         await assert_all_is_there(store)
         other.execute("ROLLBACK")
     await assert_it_works_again(store)
-
-
-async def test_a_lock_that_ends_in_time_is_waited_for(path: Path, clock: Clock) -> None:
-    store = await sqlite_store(path, clock, busy_timeout=20)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        creating = asyncio.create_task(store.create(record()))
-        await asyncio.sleep(0.05)
-        assert not creating.done()
-        other.execute("ROLLBACK")
-        await creating
-    assert await store.load("a") == record()
-    await store.close()
 
 
 async def test_a_file_that_cannot_be_written_opens_no_store(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.sessions.store import AnswerExistsError, SessionRecord, SessionStore, StoredAnswer, StoreError
+from app.errors import AnswerExistsError, StoreError
+from app.sessions.store import SessionRecord, SessionStore, StoredAnswer
 from tests.app.sessions.records import START, TTL, Clock, answer, following, record, sqlite_store
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,209 @@
+"""`python -m benchmarks.http [--rounds N]`: the service under load, over real sockets, on the machine it runs on.
+
+Boundary: comparisons of one server with itself. The client shares the cores with the server, and is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from benchmarks.harness import Row, at_least, at_most, show, shown
+from benchmarks.load import Load, StreamClient, measure
+from benchmarks.server import Server, serving
+
+BUNDLED = Path(__file__).parents[1] / "bundles" / "wikitext-2"
+THREADS = 2
+SECONDS = 2.0
+CLIENTS = 32
+WORDS = ("the", "of", "and", "in", "to", "a", "was", "on", "that", "as", "for", "it", "with", "by", "from", "at", "is")
+"""Frequent words, known to the bundled model."""
+
+
+def words(count: int) -> str:
+    """A text of so many words that hardly was sent before."""
+    return " ".join(random.choices(WORDS, k=count))
+
+
+async def create(client: StreamClient, text: str = "") -> str:
+    """A new session."""
+    session_id: str = json.loads(await client.post("/sessions", {"text": text}))["session_id"]
+    return session_id
+
+
+async def appends(port: int, count: int, seconds: float) -> Load:
+    """Each of some clients appends one word after another to a session of its own."""
+    clients = [await StreamClient.connect(port) for _ in range(count)]
+    sessions = [await create(client, words(5)) for client in clients]
+
+    async def ask(client: StreamClient, number: int) -> None:
+        await client.post(f"/sessions/{sessions[number]}/append", {"text": random.choice(WORDS)})
+
+    measured = await measure(clients, ask, seconds)
+    for client in clients:
+        client.close()
+    return measured
+
+
+async def predictions(port: int, count: int, seconds: float) -> Load:
+    """Each of some clients asks for the word after ten that were not read before."""
+    clients = [await StreamClient.connect(port) for _ in range(count)]
+
+    async def ask(client: StreamClient, _: int) -> None:
+        await client.post("/predict", {"text": words(10)})
+
+    measured = await measure(clients, ask, seconds)
+    for client in clients:
+        client.close()
+    return measured
+
+
+async def beside_a_long_text(port: int, seconds: float) -> tuple[Load, Load]:
+    """Appends of one client without and with a text of 100,000 words being scored."""
+    quiet = await appends(port, 1, seconds)
+    other = await StreamClient.connect(port)
+    scoring = asyncio.create_task(other.post("/perplexity", {"text": words(100_000)}))
+    await asyncio.sleep(0.5)
+    busy = await appends(port, 1, seconds)
+    if scoring.done():
+        raise RuntimeError("the long text was scored before the appends ended; measure for fewer seconds")
+    scoring.cancel()
+    other.close()
+    return quiet, busy
+
+
+async def first_words(port: int, count: int) -> tuple[list[float], list[float]]:
+    """Seconds of an append, and until the first event of a stream."""
+    client = await StreamClient.connect(port)
+    session = await create(client, words(5))
+    appended, streamed = [], []
+    loop = asyncio.get_running_loop()
+    for _ in range(count):
+        began = loop.time()
+        await client.post(f"/sessions/{session}/append", {"text": random.choice(WORDS)})
+        appended.append(loop.time() - began)
+        began = loop.time()
+        await client.first_token(f"/sessions/{session}/continue", {"max_tokens": 3, "stream": True, "commit": False})
+        streamed.append(loop.time() - began)
+        await client.rest()
+    client.close()
+    return appended, streamed
+
+
+async def many_sessions(port: int) -> tuple[float, float]:
+    """Seconds to store 10,000 sessions, and to append a word to 1,000 of them at once."""
+    clients = [await StreamClient.connect(port) for _ in range(CLIENTS)]
+    loop = asyncio.get_running_loop()
+    sessions: list[str] = []
+
+    async def fill(client: StreamClient) -> None:
+        while len(sessions) < 10_000:
+            sessions.append(await create(client, random.choice(WORDS)))
+
+    began = loop.time()
+    await asyncio.gather(*map(fill, clients))
+    stored = loop.time() - began
+    open_at_once = [await StreamClient.connect(port) for _ in range(200)]
+    began = loop.time()
+    for start in range(0, 1000, 200):
+        await asyncio.gather(
+            *(
+                client.post(f"/sessions/{session}/append", {"text": "the"})
+                for client, session in zip(open_at_once, sessions[start:], strict=False)
+            )
+        )
+    return stored, loop.time() - began
+
+
+def rows(server: Server, rounds: int) -> list[Row]:
+    """Every comparison on one server, medians of some rounds."""
+
+    def middle(loads: list[Load], share: float) -> float:
+        return statistics.median(one.quantile(share) for one in loads)
+
+    found: dict[str, list[Load]] = {}
+    for _ in range(rounds):
+        for name, work in (
+            ("append 1", appends(server.port, 1, SECONDS)),
+            ("append 32", appends(server.port, CLIENTS, SECONDS)),
+            ("predict 1", predictions(server.port, 1, SECONDS)),
+            ("predict 32", predictions(server.port, CLIENTS, SECONDS)),
+        ):
+            found.setdefault(name, []).append(uvloop.run(work))
+    rate = {name: statistics.median(one.rate for one in loads) for name, loads in found.items()}
+    pairs = [uvloop.run(beside_a_long_text(server.port, SECONDS)) for _ in range(rounds)]
+    quiet, busy = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    appended, streamed = uvloop.run(first_words(server.port, 200))
+    stored, at_once = uvloop.run(many_sessions(server.port))
+    append, first = statistics.median(appended), statistics.median(streamed)
+    return [
+        at_least(
+            "append of one word: requests a second of 32 clients / of one",
+            f"{rate['append 32']:,.0f}/s, {rate['append 1']:,.0f}/s",
+            rate["append 32"] / rate["append 1"],
+            2.5,
+        ),
+        at_most(
+            "append of one word, 32 clients: p99 / p50",
+            f"{middle(found['append 32'], 0.99) * 1e3:.1f} ms, {middle(found['append 32'], 0.5) * 1e3:.1f} ms",
+            middle(found["append 32"], 0.99) / middle(found["append 32"], 0.5),
+            4,
+        ),
+        at_least(
+            "predict after ten unseen words: requests a second of 32 clients / of one",
+            f"{rate['predict 32']:,.0f}/s, {rate['predict 1']:,.0f}/s",
+            rate["predict 32"] / rate["predict 1"],
+            2,
+        ),
+        at_most(
+            "append of one word while 100,000 words are scored: p99 / p99 without",
+            f"{middle(busy, 0.99) * 1e3:.1f} ms, {middle(quiet, 0.99) * 1e3:.1f} ms",
+            middle(busy, 0.99) / middle(quiet, 0.99),
+            3,
+        ),
+        at_most(
+            "first event of a stream / an append (two steps more are allowed)",
+            f"{first * 1e3:.2f} ms, {append * 1e3:.2f} ms",
+            first / append,
+            2,
+        ),
+        shown(
+            "10,000 sessions stored / 1,000 of them appended to by 200 clients",
+            f"{stored:.1f} s, {at_once:.1f} s",
+            stored / at_once,
+        ),
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of every load")
+    rounds = parser.parse_args().rounds
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        batch = _mean_batch(Path(name) / "batch")
+        with serving(BUNDLED, THREADS, Path(name) / "load") as server:
+            show("bundled model over HTTP", [batch, *rows(server, rounds)], console)
+
+
+def _mean_batch(folder: Path) -> Row:
+    """Rows that a call of the engine has when 32 clients append, by the server's own count."""
+    with serving(BUNDLED, THREADS, folder) as server:
+        uvloop.run(appends(server.port, CLIENTS, SECONDS))
+    lines = map(json.loads, (folder / "log").read_text(encoding="utf-8").splitlines())
+    [stopped] = (line for line in lines if line["event"] == "stopped")
+    calls, advanced = stopped["engine_calls"], stopped["engine_rows"]
+    return at_least("append of one word, 32 clients: rows / call", f"{advanced:,} / {calls:,}", advanced / calls, 8)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,8 @@ from app.session_schemas import (
     GeneratedToken,
     RewindFrame,
 )
-from app.sessions.service import Idempotency, SessionService
+from app.sessions.records import Idempotency
+from app.sessions.service import SessionService
 from app.sessions.writing_on import Running, last_of
 
 MOST_PENDING = 32

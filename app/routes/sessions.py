@@ -28,7 +28,7 @@ from app.session_schemas import (
     RewindRequest,
     SessionAnswer,
 )
-from app.sessions.service import Idempotency
+from app.sessions.records import Idempotency
 from app.sessions.writing_on import Running, last_of
 
 BLOB = "application/octet-stream"

@@ -8,9 +8,7 @@ the same transaction: it happens once or not at all. Within one process whoever 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -20,7 +18,6 @@ from app.admission import Admission
 from app.errors import (
     AnswerExistsError,
     FieldError,
-    IdempotencyError,
     OtherBundleError,
     PositionError,
     SessionNotFoundError,
@@ -44,7 +41,8 @@ from app.session_schemas import (
 )
 from app.sessions import blob
 from app.sessions.cursor import REWINDABLE, Cursor, after, back_to, from_start, read_on
-from app.sessions.store import SessionRecord, SessionStore, StoredAnswer
+from app.sessions.records import Idempotency, cursor_of, kept_answer, moved_to, replayed
+from app.sessions.store import SessionRecord, SessionStore
 from app.sessions.turns import Turns
 from app.suggestions import Suggestions
 from app.writing import Writer
@@ -52,17 +50,6 @@ from app.writing import Writer
 A = TypeVar("A", bound=SessionAnswer)
 Work = Callable[[Cursor], Awaitable[tuple[Cursor, dict[str, Any]]]]
 """From where a session stands to where it goes, and what its answer says besides."""
-
-KEY_SECONDS = 24 * 3600.0
-"""How long the answer to a key is kept."""
-
-
-@dataclass(frozen=True)
-class Idempotency:
-    """The key a request came with, and what tells it from another request."""
-
-    key: str
-    fingerprint: str
 
 
 class SessionService:
@@ -144,7 +131,7 @@ class SessionService:
             record = await self._load(session_id)
 
             async def cursor() -> Cursor:
-                return _cursor_of(record)
+                return cursor_of(record)
 
             return await self._create(cursor, record.ttl, once)
 
@@ -156,7 +143,7 @@ class SessionService:
     async def export(self, session_id: str) -> bytes:
         """A session as portable bytes."""
         record = await self._load(session_id)
-        return blob.to_blob(blob.Moved(record.bundle, _cursor_of(record), record.ttl))
+        return blob.to_blob(blob.Moved(record.bundle, cursor_of(record), record.ttl))
 
     async def import_(self, data: bytes, once: Idempotency | None = None) -> SessionAnswer:
         """A new session from exported bytes."""
@@ -180,7 +167,7 @@ class SessionService:
                 yield kept
                 return
             record = await self._load(session_id)
-            cursor = _cursor_of(record)
+            cursor = cursor_of(record)
             _expect(request.expected_position, cursor)
             seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
             generation = self._generation(request, cursor, seed)
@@ -195,7 +182,7 @@ class SessionService:
                 yield token
             if request.commit:
                 cursor = await after(self._reader, cursor, np.array(generation.ids, np.int32), list(generation.states))
-            moved = self._moved(record, cursor)
+            moved = moved_to(record, cursor)
             answer = self._answer(
                 ContinueAnswer,
                 moved,
@@ -205,7 +192,7 @@ class SessionService:
                 seed=seed,
                 committed=request.commit,
             )
-            if not await self._store.replace(moved, _stored(once, answer)):
+            if not await self._store.replace(moved, kept_answer(once, answer)):
                 standing = await self._load(session_id)
                 raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
             yield answer
@@ -243,12 +230,12 @@ class SessionService:
             if kept := await self._kept(once, SessionAnswer):
                 return kept
             blank = SessionRecord(session_id, self.identity.sha256, 0, 0, b"", b"", 0, b"", ttl, 0.0)
-            record = self._moved(blank, await make())
+            record = moved_to(blank, await make())
             answer = self._answer(SessionAnswer, record)
             try:
-                await self._store.create(record, _stored(once, answer))
+                await self._store.create(record, kept_answer(once, answer))
             except AnswerExistsError as error:
-                return _replayed(error.answer, once, SessionAnswer)
+                return replayed(error.answer, once, SessionAnswer)
             return answer
 
     async def _change(self, session_id: str, kind: type[A], work: Work, once: Idempotency | None) -> A:
@@ -258,14 +245,14 @@ class SessionService:
                 return kept
             while True:
                 record = await self._load(session_id)
-                cursor, fields = await work(_cursor_of(record))
-                moved = self._moved(record, cursor)
+                cursor, fields = await work(cursor_of(record))
+                moved = moved_to(record, cursor)
                 answer = self._answer(kind, moved, **fields)
                 try:
-                    if await self._store.replace(moved, _stored(once, answer)):
+                    if await self._store.replace(moved, kept_answer(once, answer)):
                         return answer
                 except AnswerExistsError as error:
-                    return _replayed(error.answer, once, kind)
+                    return replayed(error.answer, once, kind)
 
     async def _load(self, session_id: str) -> SessionRecord:
         record = await self._store.load(session_id)
@@ -284,20 +271,7 @@ class SessionService:
     async def _kept(self, once: Idempotency | None, kind: type[A]) -> A | None:
         """What the same request was answered before."""
         stored = await self._store.answer(once.key) if once else None
-        return _replayed(stored, once, kind) if stored else None
-
-    def _moved(self, record: SessionRecord, cursor: Cursor) -> SessionRecord:
-        """A session's next version: at another place, and used just now."""
-        return replace(
-            record,
-            version=record.version + 1,
-            position=cursor.position,
-            state=cursor.state.tobytes(),
-            anchor=cursor.anchor.tobytes(),
-            anchor_position=cursor.anchor_position,
-            tail=cursor.tail.tobytes(),
-            expires_at=time.time() + record.ttl,
-        )
+        return replayed(stored, once, kind) if stored else None
 
     def _answer(self, kind: type[A], record: SessionRecord, **fields: Any) -> A:
         return kind(
@@ -310,17 +284,6 @@ class SessionService:
         )
 
 
-def _cursor_of(record: SessionRecord) -> Cursor:
-    """The place a session stands at."""
-    return Cursor(
-        np.frombuffer(record.state, np.float32),
-        record.position,
-        np.frombuffer(record.anchor, np.float32),
-        record.anchor_position,
-        np.frombuffer(record.tail, np.int32),
-    )
-
-
 def _expect(position: int | None, cursor: Cursor) -> None:
     if position is not None and position != cursor.position:
         raise PositionError(
@@ -330,18 +293,3 @@ def _expect(position: int | None, cursor: Cursor) -> None:
 
 def _unknown() -> SessionNotFoundError:
     return SessionNotFoundError("no session has this id, or it has expired; make a new one from its text")
-
-
-def _stored(once: Idempotency | None, answer: SessionAnswer) -> StoredAnswer | None:
-    """An answer as it is kept under its key."""
-    if once is None:
-        return None
-    body = answer.model_dump_json().encode()
-    return StoredAnswer(once.key, once.fingerprint, 200, body, time.time() + KEY_SECONDS)
-
-
-def _replayed(stored: StoredAnswer, once: Idempotency | None, kind: type[A]) -> A:
-    """A kept answer, if it is that of the same request."""
-    if once is None or stored.fingerprint != once.fingerprint:
-        raise IdempotencyError("this Idempotency-Key was used for another request; use a new key for each request")
-    return kind.model_validate_json(stored.body)

@@ -36,7 +36,6 @@ CREATE INDEX sessions_by_expiry ON sessions (expires_at);
 CREATE TABLE answers (
     key TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL,
-    status INTEGER NOT NULL,
     expires_at REAL NOT NULL,
     checksum INTEGER NOT NULL,
     body BLOB NOT NULL

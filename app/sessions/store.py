@@ -45,8 +45,6 @@ class StoredAnswer:
     """The key, with whatever keeps one client's keys apart from another's."""
     fingerprint: str
     """SHA-256 of route and body: the same key with another one is a mistake."""
-    status: int
-    """HTTP status of the answer."""
     body: bytes
     """The answer as it was sent."""
     expires_at: float

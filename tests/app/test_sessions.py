@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
-from tests.app.fakes import CORPUS, Gate, NumpyEngine, fake_model, small_vocabulary
+from tests.app.fakes import CORPUS, Gate, NumpyEngine, fake_model
 from tests.app.memory_store import MemoryStore
 from tests.app.serving import make_app, ready, serving, starting
+from tests.app.talking import append, close_to, create, post
 
 WORDS = " ".join(CORPUS).split()
 
@@ -32,30 +32,6 @@ def sessions(store: MemoryStore, _default_settings: None) -> Iterator[TestClient
     """A ready service whose sessions are in `store`."""
     with serving(store=store) as client:
         yield client
-
-
-def post(client: TestClient, path: str, status: int = 200, key: str | None = None, **fields: Any) -> dict[str, Any]:
-    headers = {"Idempotency-Key": key} if key else {}
-    response = client.post(path, json=fields, headers=headers)
-    assert response.status_code == status, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
-def create(client: TestClient, text: str = "", **fields: Any) -> str:
-    session_id: str = post(client, "/sessions", 201, text=text, **fields)["session_id"]
-    return session_id
-
-
-def append(client: TestClient, session_id: str, text: str = "", **fields: Any) -> dict[str, Any]:
-    return post(client, f"/sessions/{session_id}/append", text=text, **fields)
-
-
-def close_to(found: Any, expected: Any) -> None:
-    """Equal, floats within 1e-5."""
-    assert json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 4)) == json.loads(
-        json.dumps(expected), parse_float=lambda text: round(float(text), 4)
-    )
 
 
 def test_a_session_tells_where_it_stands_and_when_it_ends(sessions: TestClient) -> None:
@@ -199,7 +175,7 @@ def test_a_session_ends_when_it_is_deleted_and_when_it_was_not_used_for_long() -
     clock = [1000.0]
     store = MemoryStore(lambda: clock[0])
     with serving(store=store) as client, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.sessions.service.time.time", lambda: clock[0])
+        patch.setattr("app.sessions.records.time.time", lambda: clock[0])
         gone = create(client, "the")
         assert client.delete(f"/sessions/{gone}").status_code == 204
         assert client.get(f"/sessions/{gone}").status_code == 404
@@ -311,113 +287,3 @@ async def test_appends_to_one_session_take_turns_in_the_order_they_came() -> Non
         answers = [(await task).json() for task in tasks]
     assert [answer["position"] for answer in answers] == [2, 3, 4, 5, 6, 7]
     assert [answer["tokens"][0]["token"] for answer in answers] == words
-
-
-def test_words_are_written_on_the_same_for_a_seed_and_read_as_if_they_had_been_typed(sessions: TestClient) -> None:
-    session_id = create(sessions, "the harbour")
-    fork = sessions.post(f"/sessions/{session_id}/fork").json()["session_id"]
-    written = post(sessions, f"/sessions/{session_id}/continue", max_tokens=8, seed=7)
-    assert (written["seed"], written["finish_reason"], written["position"]) == (7, "length", 10)
-    assert "".join(token["text"] for token in written["tokens"]) == written["text"]
-    assert "<unk>" not in [token["token"] for token in written["tokens"]]
-    vocabulary = small_vocabulary()
-    ids = [vocabulary.id_of(token["token"]) for token in written["tokens"]]
-    before = vocabulary.tokenise("the harbour").ids.tolist()
-    assert vocabulary.detokenise([*before, *ids]) == "the harbour" + written["text"]
-    again = post(sessions, f"/sessions/{fork}/continue", max_tokens=8, seed=7)
-    assert again["tokens"] == written["tokens"]
-    typed = create(sessions)
-    tokens = " ".join("\n" if token["token"] == "<eos>" else token["token"] for token in written["tokens"])
-    read = append(sessions, typed, f"the harbour {tokens}")
-    assert read["position"] == 10
-    for found, token in zip(read["tokens"][2:], written["tokens"], strict=True):
-        assert found["log_probability"] == pytest.approx(token["log_probability"], abs=1e-5)
-    close_to(append(sessions, session_id)["predictions"], read["predictions"])
-
-
-def test_temperature_zero_writes_the_likeliest_words(sessions: TestClient) -> None:
-    session_id = create(sessions, "the harbour")
-    likeliest = append(sessions, session_id, k=1, include_special=True)["predictions"][0]["token"]
-    written = post(sessions, f"/sessions/{session_id}/continue", max_tokens=1, temperature=0, include_unk=True)
-    assert written["tokens"][0]["token"] == likeliest
-
-
-def test_writing_ends_before_a_stop_word_which_is_not_read(sessions: TestClient) -> None:
-    session_id = create(sessions, "the harbour")
-    free = post(sessions, f"/sessions/{session_id}/continue", max_tokens=30, seed=3, commit=False)
-    assert (free["committed"], free["position"]) == (False, 2)
-    stop = free["tokens"][5]["token"]
-    first = [token["token"] for token in free["tokens"]].index(stop)
-    word = {"<eos>": "\n", "@-@": "-", "@,@": ",", "@.@": "."}.get(stop, stop)
-    stopped = post(sessions, f"/sessions/{session_id}/continue", max_tokens=30, seed=3, stop=[word])
-    assert stopped["finish_reason"] == "stop"
-    assert stopped["position"] <= 2 + first
-    assert stop not in [token["token"] for token in stopped["tokens"]]
-    problem = post(sessions, f"/sessions/{session_id}/continue", 422, stop=["unheard-of"])
-    assert problem["errors"][0]["pointer"] == "#/stop/0"
-
-
-def test_a_session_that_does_not_commit_stays_where_it_is(sessions: TestClient, store: MemoryStore) -> None:
-    session_id = create(sessions, "the harbour")
-    before = store.records[session_id]
-    assert len(post(sessions, f"/sessions/{session_id}/continue", max_tokens=4, commit=False)["tokens"]) == 4
-    assert store.records[session_id].state == before.state
-    assert store.records[session_id].position == 2
-
-
-def events(response: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Kind and data of server-sent events."""
-    found = []
-    for block in response.text.strip().split("\n\n"):
-        kind, data = block.split("\n")
-        found.append((kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    return found
-
-
-def test_a_stream_is_the_answer_in_pieces(sessions: TestClient, store: MemoryStore) -> None:
-    session_id = create(sessions, "the harbour")
-    fork = sessions.post(f"/sessions/{session_id}/fork").json()["session_id"]
-    path = f"/sessions/{session_id}/continue"
-    whole = post(sessions, f"/sessions/{fork}/continue", max_tokens=6, seed=11)
-    headers = {"Idempotency-Key": "stream"}
-    response = sessions.post(path, json={"max_tokens": 6, "seed": 11, "stream": True}, headers=headers)
-    assert response.headers["content-type"].startswith("text/event-stream")
-    *tokens, (last, done) = events(response)
-    assert [kind for kind, _ in tokens] == ["token"] * 6
-    assert [data for _, data in tokens] == whole["tokens"]
-    assert (last, done["position"], done["seed"], done["finish_reason"]) == ("done", 8, 11, "length")
-    assert store.records[session_id].position == 8
-    again = sessions.post(path, json={"max_tokens": 6, "seed": 11, "stream": True}, headers=headers)
-    assert events(again) == [*tokens, (last, done)]
-
-
-def test_what_can_be_refused_is_refused_before_a_stream_begins(sessions: TestClient) -> None:
-    assert post(sessions, "/sessions/nowhere/continue", 404, stream=True)["status"] == 404
-    session_id = create(sessions, "the")
-    problem = post(sessions, f"/sessions/{session_id}/continue", 409, stream=True, expected_position=5)
-    assert problem["position"] == 1
-
-
-def test_a_stream_that_fails_on_the_way_ends_with_an_error_and_the_session_stays(store: MemoryStore) -> None:
-    engines: list[NumpyEngine] = []
-
-    def build(size: int) -> NumpyEngine:
-        engines.append(NumpyEngine(size))
-        return engines[0]
-
-    steps = 0
-
-    def fail_at_the_fourth() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise MemoryError
-
-    with serving(fake_model(build=build), store=store) as client:
-        session_id = create(client, "the")
-        engines[0].before = fail_at_the_fourth
-        response = client.post(f"/sessions/{session_id}/continue", json={"max_tokens": 9, "stream": True})
-        *tokens, (last, problem) = events(response)
-        assert {kind for kind, _ in tokens} == {"token"}
-        assert (last, problem["status"]) == ("error", 500)
-        assert client.get(f"/sessions/{session_id}").json()["position"] == 1

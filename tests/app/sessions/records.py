@@ -76,7 +76,7 @@ def following(kept: SessionRecord) -> SessionRecord:
 
 
 def answer(key: str = "key", body: bytes = b'{"position": 1}', expires_at: float = START + TTL) -> StoredAnswer:
-    return StoredAnswer(key=key, fingerprint="f" * 64, status=201, body=body, expires_at=expires_at)
+    return StoredAnswer(key=key, fingerprint="f" * 64, body=body, expires_at=expires_at)
 
 
 async def sqlite_store(path: Path, clock: Clock, busy_timeout: float = 5.0) -> SQLiteStore:

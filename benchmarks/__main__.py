@@ -1,6 +1,7 @@
 """`python -m benchmarks [--rounds N]`: every comparison, for a random model of the paper's size and the bundled one.
 
 Boundary: makes the models to measure in a temporary folder, and prints. Nothing is asserted: a machine may be busy.
+What needs something that is not installed is left out, and said so.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import engine
+from benchmarks import engine, n_gram, service, transformer
 from benchmarks.harness import show
+from export.quantize import Precision
 from model.checkpoint import save_checkpoint
 from model.config import ModelConfig
 from model.conventions import Convention
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 
-BUNDLED = Path(__file__).parents[1] / "checkpoints" / "wikitext-2"
+ROOT = Path(__file__).parents[1]
+CHECKPOINT, BUNDLE = ROOT / "checkpoints" / "wikitext-2", ROOT / "bundles" / "wikitext-2"
+RANDOM, BUNDLED = "g=4 K=2 M=1400 V=33,278, random weights", "bundled model"
 
 
 def main() -> None:
@@ -31,10 +35,18 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        random = folder / "random"
+        random, graphs = folder / "random", folder / "random-graphs"
         _save_random(random)
-        for title, checkpoint in (("g=4 K=2 M=1400 V=33,278, random weights", random), ("bundled model", BUNDLED)):
-            show(title, engine.rows(checkpoint, folder / f"{checkpoint.name}-graphs", rounds), console)
+        against_torch = engine.rows(random, graphs, rounds)
+        against_gpt2 = transformer.row(graphs / Precision.INT8, folder / "gpt2", rounds)
+        show(RANDOM, [*against_torch, against_gpt2], console)
+        show(BUNDLED, engine.rows(CHECKPOINT, folder / "bundled-graphs", rounds), console)
+        show(f"service of the {BUNDLED}", service.rows(folder / "service", BUNDLE, rounds), console)
+        title = f"KenLM 5-gram of WikiText-2 and the {BUNDLED}"
+        if lacking := n_gram.missing():
+            console.print(f"Left out: {title}. It needs {lacking}.")
+        else:
+            show(title, n_gram.rows(folder / "n-gram", BUNDLE, rounds), console)
 
 
 def _save_random(folder: Path) -> None:

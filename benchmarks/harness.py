@@ -17,16 +17,20 @@ from rich.table import Table
 SECONDS = 0.2
 """Shortest time of one run: a quick action is repeated until it takes that long."""
 
+RATIO = "x"
+"""Unit of a value that is one time, or one size, over another."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `ratio` is what `bar` speaks of."""
+    """One comparison. `value`, in `unit`, is what `bar` speaks of; a row without a bar is neither met nor missed."""
 
     name: str
     figures: str
-    ratio: float
-    bar: str
-    met: bool
+    value: float
+    unit: str
+    bar: str | None
+    met: bool | None
 
 
 def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -47,14 +51,19 @@ def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[s
     return {name: statistics.median(times) for name, times in runs.items()}
 
 
-def at_least(name: str, figures: str, ratio: float, bar: float) -> Row:
+def at_least(name: str, figures: str, value: float, bar: float) -> Row:
     """A row whose ratio should be at least `bar`."""
-    return Row(name, figures, ratio, f">= {bar:g}x", ratio >= bar)
+    return Row(name, figures, value, RATIO, f">= {bar:g}{RATIO}", value >= bar)
 
 
-def at_most(name: str, figures: str, ratio: float, bar: float) -> Row:
-    """A row whose ratio should be at most `bar`."""
-    return Row(name, figures, ratio, f"<= {bar:g}x", ratio <= bar)
+def at_most(name: str, figures: str, value: float, bar: float, unit: str = RATIO) -> Row:
+    """A row whose value should be at most `bar`."""
+    return Row(name, figures, value, unit, f"<= {bar:g}{unit}", value <= bar)
+
+
+def shown(name: str, figures: str, value: float) -> Row:
+    """A row whose ratio has no bar."""
+    return Row(name, figures, value, RATIO, None, None)
 
 
 def milliseconds(**seconds: float) -> str:
@@ -64,9 +73,10 @@ def milliseconds(**seconds: float) -> str:
 
 def show(title: str, rows: Sequence[Row], console: Console) -> None:
     """Print a table for people, then one JSON line a row for programs."""
-    table = Table("row", "medians", "ratio", "bar", "met", title=title)
+    table = Table("row", "medians", "value", "bar", "met", title=title)
     for row in rows:
-        table.add_row(row.name, row.figures, f"{row.ratio:.2f}x", row.bar, "yes" if row.met else "no")
+        met = "shown" if row.met is None else "yes" if row.met else "no"
+        table.add_row(row.name, row.figures, f"{row.value:.2f}{row.unit}", row.bar or "", met)
     console.print(table)
     for row in rows:
         print(json.dumps({"model": title, **asdict(row)}))

@@ -1,4 +1,4 @@
-"""What every HTTP request passes: its id, the limit on its body, the watch for a client that left, and its log line.
+"""What every HTTP request passes: its id, the limits on its body, the watch for a client that left, and its log line.
 
 Boundary: plain ASGI, so that a request costs a few function calls and nothing is buffered. Stands around all of the
 service's code: whatever escapes that is logged here, without its message, and answered with a problem document.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
+from collections.abc import Mapping
 from http import HTTPStatus
 from time import perf_counter
+from typing import NamedTuple
 
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -20,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import DrainingError
 from app.lifecycle import Lifecycle
 from app.problems import failure_detail, problem, problem_of
+from app.settings import Settings
 from model.errors import PRUError
 
 CLIENT_LEFT = 499
@@ -46,7 +49,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        exchange = _Exchange(scope, receive, send, self._max_body_bytes)
+        settings: Settings = scope["app"].state.settings
+        exchange = _Exchange(scope, receive, send, self._max_body_bytes, settings.deadline_seconds)
         try:
             await self._answer(scope, exchange)
         finally:
@@ -93,8 +97,11 @@ class RequestMiddleware:
 class _Exchange:
     """One request and its response: `receive` and `send` as the application sees them."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
-        self.request_id, self._announced = _read_headers(scope["headers"])
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, deadline_seconds: float
+    ) -> None:
+        self._head = _read_headers(scope["headers"])
+        self.request_id = self._head.request_id
         self.status: int | None = None
         self.client_left = False
         task = asyncio.current_task()
@@ -103,6 +110,8 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
+        self._deadline_seconds = deadline_seconds
+        self._deadline = asyncio.get_running_loop().time() + deadline_seconds
         self._received = 0
         self._watch: asyncio.Task[None] | None = None
         scope.setdefault("state", {})["request_id"] = self.request_id
@@ -112,13 +121,19 @@ class _Exchange:
         if self._watch is not None:
             await asyncio.shield(self._watch)
             return {"type": "http.disconnect"}
-        if self._announced > self._max_body_bytes:
-            raise _too_large(self._max_body_bytes)
-        message = await self._receive()
+        self._check_size(self._head.content_length)
+        if self._head.is_encoded:
+            detail = "the body has a Content-Encoding; send it as it is, without one"
+            raise _broken_off(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": "identity"})
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            detail = f"the body did not come within {self._deadline_seconds:g} seconds; send all of it at once"
+            raise _broken_off(HTTPStatus.REQUEST_TIMEOUT, detail) from None
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
-            if self._received > self._max_body_bytes:
-                raise _too_large(self._max_body_bytes)
+            self._check_size(self._received)
             if not message.get("more_body", False):
                 self._watch = asyncio.create_task(self._wait_until_client_leaves())
         return message
@@ -135,6 +150,11 @@ class _Exchange:
         if self._watch is not None:
             self._watch.cancel()
 
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body_bytes:
+            detail = f"the body is larger than {self._max_body_bytes} bytes; send less at a time"
+            raise _broken_off(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+
     async def _wait_until_client_leaves(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -143,15 +163,26 @@ class _Exchange:
             self.task.cancel()
 
 
-def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, int]:
-    """The request's id (made here where the client sent none or a strange one) and its announced length (or 0)."""
-    request_id, length = "", 0
+class _Head(NamedTuple):
+    """What of a request's header fields matters here."""
+
+    request_id: str
+    """Made here where the client sent none or a strange one."""
+    content_length: int
+    """0 where none is announced."""
+    is_encoded: bool
+
+
+def _read_headers(headers: list[tuple[bytes, bytes]]) -> _Head:
+    request_id, length, is_encoded = "", 0, False
     for name, value in headers:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value):
             request_id = value.decode("ascii")
         elif name == b"content-length" and value.isdigit():
             length = int(value[:20])
-    return request_id or uuid.uuid4().hex, length
+        elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            is_encoded = True
+    return _Head(request_id or uuid.uuid4().hex, length, is_encoded)
 
 
 def _route(scope: Scope) -> str | None:
@@ -160,10 +191,9 @@ def _route(scope: Scope) -> str | None:
     return path
 
 
-def _too_large(limit: int) -> HTTPException:
-    """413, and the connection closed: what is left of the body is not read."""
-    detail = f"the body is larger than {limit} bytes; send less at a time"
-    return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, {"Connection": "close"})
+def _broken_off(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> HTTPException:
+    """A refusal that closes the connection: what is left of the body is not read."""
+    return HTTPException(status, detail, {"Connection": "close", **(headers or {})})
 
 
 def _failure(error: Exception, request_id: str) -> Response:

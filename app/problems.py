@@ -127,9 +127,14 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """Methods documented for the request's path; the router knows only those of the first route that is there."""
+    """Methods documented for the request's path; the router knows only those of the first route that is there.
+
+    As OpenAPI has it, a path that is written out hides the templates that match it.
+    """
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    found = [methods for template, methods in paths.items() if compile_path(template)[0].match(request.url.path)]
+    path = request.url.path
+    templates = [path] if path in paths else [it for it in paths if compile_path(it)[0].match(path)]
+    found = [paths[template] for template in templates]
     return {method.upper() for methods in found for method in methods}
 
 

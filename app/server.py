@@ -16,6 +16,7 @@ from types import FrameType
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
+from app.http_protocol import Protocol
 from app.lifecycle import Lifecycle
 from app.logs import capture_library_logs, make_logger
 from app.main import create_app
@@ -62,6 +63,7 @@ def run(settings: Settings, served: ServedModel) -> None:
     lifecycle: Lifecycle = app.state.lifecycle
     config = uvicorn.Config(
         app,
+        http=Protocol,
         lifespan="on",
         ws_max_size=settings.max_body_bytes,
         log_config=None,

@@ -20,6 +20,9 @@ from app.schemas import PredictAnswer
 from app.scored_text import ScoredText, score_of
 from app.scoring import Likelihood
 
+WIDEST = 1000
+"""Characters of a line that a table is given: more than the widest terminal has room for."""
+
 
 def show_predictions(answer: PredictAnswer, *, as_json: bool) -> None:
     """Print the most likely next words."""
@@ -55,7 +58,7 @@ def show_score(scored: ScoredText, service: ModelService, *, as_json: bool) -> N
         table.add_column(name, justify="right")
     table.add_column("text", overflow="ellipsis", no_wrap=True)
     for number, line in lines:
-        table.add_row(str(number), *_cells(line.likelihood), _shown(line.text))
+        table.add_row(str(number), *_cells(line.likelihood), _shown(line.text[:WIDEST]))
     table.add_section()
     table.add_row("all", *_cells(scored.likelihood), style="bold")
     table.caption = f"{_shown(service.identity.name)}, {service.identity.precision}"

@@ -1,6 +1,10 @@
 """`python -m export`."""
 
-from export.cli import main
+from model.command_line import errors_in_one_line
 
 if __name__ == "__main__":
-    main()
+    # What a command is made of takes up to seconds to load, and Ctrl-C may come in them.
+    with errors_in_one_line():
+        from export.cli import main
+
+        main()

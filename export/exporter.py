@@ -10,6 +10,8 @@ import os
 import platform
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -229,14 +231,47 @@ def _new_folder(out: Path) -> Iterator[Path]:
         yield beside
         for folder in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
             sync_folder(folder)
-        if out.exists():
-            out.rename(replaced)
-        beside.rename(out)
-        sync_folder(out.parent)
+        with _uninterrupted():
+            _take_place(beside, out, replaced)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}; nothing was left behind") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        if replaced.exists() and not out.exists():
+        with _uninterrupted():
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _take_place(new: Path, out: Path, replaced: Path) -> None:
+    """Rename `new` to `out` and delete what was there, which until then is called `replaced`.
+
+    An `OSError` means that `out` is as it was; once the new folder is in place, an error says that it is.
+    """
+    if out.exists():
+        out.rename(replaced)
+    try:
+        new.rename(out)
+    except OSError:
+        if replaced.exists():
             replaced.rename(out)
+        raise
+    try:
+        sync_folder(out.parent)
+    except OSError as error:
+        raise ExportError(
+            f"{out} is the new bundle, but {out.parent} cannot be synced: {error.strerror or error}; "
+            "mend that and export again, or the bundle may be lost when the machine stops"
+        ) from None
+    finally:
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C come to nothing for the moment that the block takes: half of it must not be left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C comes to the main thread alone.
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

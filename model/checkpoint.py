@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from model.config import ModelConfig
-from model.errors import CheckpointError, ConfigurationError
+from model.errors import CheckpointError, ConfigurationError, TextError
 from model.files import read_json, write_atomically, write_json
 from model.vocabulary import Vocabulary
 
@@ -95,16 +95,21 @@ def load_checkpoint(folder: Path) -> tuple[LanguageModel, Vocabulary, dict[str, 
     """
     import torch  # noqa: PLC0415 - the rest of this file serves programs without torch
 
-    from model.language_model import LanguageModel  # noqa: PLC0415
+    from model.language_model import outline  # noqa: PLC0415
 
     config = read_config(folder)
-    vocabulary = Vocabulary.load(folder / TOKENIZER)
+    try:
+        vocabulary = Vocabulary.load(folder / TOKENIZER)
+    except TextError as error:
+        raise CheckpointError(
+            f"{error}; restore the file, train again or use the program version that wrote it"
+        ) from None
     if len(vocabulary) != config.vocabulary_size:
         raise CheckpointError(
             f"{folder / TOKENIZER} holds {len(vocabulary)} words, the model {config.vocabulary_size}; "
             "restore the file that belongs to this checkpoint"
         )
-    model = LanguageModel(config)
+    model = outline(config)  # Nothing is allocated on the word of the configuration alone.
     weights = load_weights(folder)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: array.shape for name, array in weights.items()}
@@ -113,5 +118,5 @@ def load_checkpoint(folder: Path) -> tuple[LanguageModel, Vocabulary, dict[str, 
             f"{folder / WEIGHTS}: {wrong[0]} has shape {found.get(wrong[0])}, {CONFIG} asks for "
             f"{expected.get(wrong[0])}; restore the files of one checkpoint"
         )
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
     return model.eval(), vocabulary, read_record(folder)

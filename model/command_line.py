@@ -1,6 +1,7 @@
 """How every command of the project fails: one line on standard error, and exit status 2.
 
-Boundary: errors in, an exit out. What a command does is its package's own `cli`.
+Boundary: errors in, an exit out. What a command does is its package's own `cli`. Imports next to nothing, so that a
+command is inside it before it is loaded.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from contextlib import contextmanager
 from model.errors import PRUError
 
 FAILED = 2
+INTERRUPTED = 130
+"""The exit status that Typer makes of Ctrl-C in a command."""
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn an error of the project, or of the operating system, into one line and `SystemExit(2)`."""
+    """Turn an error of the project or of the operating system, or Ctrl-C, into one line and `SystemExit(2)`."""
     try:
         yield
     except PRUError as error:
@@ -24,6 +27,12 @@ def errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
+    except KeyboardInterrupt:
+        message = "interrupted"
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        message = "interrupted"
     else:
         return
     print(f"error: {message}", file=sys.stderr)

@@ -19,6 +19,12 @@ GATES = ("input", "forget", "cell", "output")
 """Order of the four gates in every weight and bias, the same as in `torch.nn.LSTM` (i, f, g, o)."""
 
 
+LARGEST_SIZE = 2**24
+"""Most numbers in a vector. The weights between two such vectors are as many as torch can still count."""
+MOST_LEVELS = 24
+"""Most levels: as often as the largest vector can be halved."""
+
+
 class Transform(StrEnum):
     """Kind of map from an input or a context vector to the gates (the paper's Table 3)."""
 
@@ -70,12 +76,12 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    vocabulary_size: int = Field(ge=2)
-    embedding_size: int = Field(ge=1)
-    hidden_size: int = Field(ge=1)
+    vocabulary_size: int = Field(ge=2, le=LARGEST_SIZE)
+    embedding_size: int = Field(ge=1, le=LARGEST_SIZE)
+    hidden_size: int = Field(ge=1, le=LARGEST_SIZE)
     layers: int = Field(ge=1, le=16)
     groups: int = Field(default=4, ge=1)
-    levels: int = Field(default=2, ge=1)
+    levels: int = Field(default=2, ge=1, le=MOST_LEVELS)
     input_transform: Transform = Transform.PYRAMIDAL
     context_transform: Transform = Transform.GROUPED
     split: Split = Split.GEOMETRIC

@@ -6,9 +6,13 @@ Boundary: word ids and packed state in, hidden vectors, state and log-probabilit
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.config import ModelConfig
 from model.errors import ConfigurationError
@@ -57,3 +61,19 @@ class LanguageModel(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Natural log-probabilities `[..., V]` of the next word, from hidden `[..., E]`."""
         return F.log_softmax(self.decoder(hidden, self.embedding.weight), dim=-1)
+
+
+def outline(config: ModelConfig) -> LanguageModel:
+    """A model whose weights have shapes but no values, and take no memory however large they are."""
+    with torch.device("meta"), _Undrawn():
+        return LanguageModel(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out drawing from a normal distribution, for which the meta device would load a second's worth of code."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)

@@ -198,15 +198,18 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Read `tokenizer.json`; raise `TextError` that names the file when it is not one."""
+        """Read `tokenizer.json`; raise `TextError` that names the file when it is not one.
+
+        How that is mended depends on whose file it is, and is for the caller to say.
+        """
         content = read_json(path, TextError)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise TextError(f"{path} is not a tokenizer of this project; restore it, or export the checkpoint again")
+            raise TextError(f"{path} is not a tokenizer of this project")
         if content.get("version") != VERSION:
-            raise TextError(f"{path} has version {content.get('version')}, not {VERSION}; export the checkpoint again")
+            raise TextError(f"{path} has version {content.get('version')}, not {VERSION}")
         words = content.get("words")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise TextError(f"{path} holds no list of words; restore it, or export the checkpoint again")
+            raise TextError(f"{path} holds no list of words")
         try:
             return cls(words, Convention(str(content.get("convention"))))
         except (ValueError, TextError) as problem:

@@ -1,5 +1,10 @@
 """`python -m training`."""
 
-from training.cli import main
+from model.command_line import errors_in_one_line
 
-main()
+if __name__ == "__main__":
+    # What a command is made of takes up to seconds to load, and Ctrl-C may come in them.
+    with errors_in_one_line():
+        from training.cli import main
+
+        main()

@@ -25,7 +25,7 @@ from model.command_line import errors_in_one_line
 from model.conventions import Convention
 from model.errors import ConfigurationError, CorpusError, TrainingError
 from model.files import read_text
-from model.language_model import LanguageModel
+from model.language_model import outline
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
 from training.evaluate import evaluate
 from training.memory import keep_freed_memory
@@ -170,8 +170,7 @@ def presets(
     """List the presets with their parameter counts."""
     table = Table("preset", "model", "million parameters", "recipe", title=f"vocabulary of {vocabulary_size:,} words")
     for preset in PRESETS.values():
-        with torch.device("meta"):
-            model = LanguageModel(preset.config(vocabulary_size))
+        model = outline(preset.config(vocabulary_size))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         recipe = preset.recipe
         if as_json:

@@ -69,8 +69,12 @@ def load_resume(
     run that stopped (the message names what differs).
     """
     path = folder / FILE
+    afresh = f"start afresh in another --out folder, or delete {folder} first"
     if not path.exists():
-        raise TrainingError(f"{path} is missing, so there is nothing to resume; leave --resume out to start afresh")
+        raise TrainingError(
+            f"{path} is missing, so there is nothing to resume; leave --resume out to start afresh, in another --out "
+            "folder if this one holds a run"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -78,11 +82,11 @@ def load_resume(
         then = json.loads(metadata["identity"])
         position = Position(**json.loads(metadata["position"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); delete it and start afresh") from None
+        raise TrainingError(f"{path} cannot be read ({error}); {afresh}") from None
     if then != identity:
         raise TrainingError(f"{folder} holds another run: {_difference(then, identity)}; use another --out folder")
     if missing := {"random", "state", *(f"model.{name}" for name in model.state_dict())} - tensors.keys():
-        raise TrainingError(f"{path} holds no {min(missing)}; delete it and start afresh")
+        raise TrainingError(f"{path} holds no {min(missing)}; {afresh}")
     model.load_state_dict(_below(tensors, "model."))
     optimizer_state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():

@@ -1,4 +1,4 @@
-"""How refusals appear in the OpenAPI document."""
+"""How refusals, and the header fields of every answer, appear in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.problems import PROBLEM_JSON
+from app.problems import PROBLEM_JSON, RETRY_AFTER
 from app.schemas import Problem
 
 MEANING = {
     HTTPStatus.BAD_REQUEST: "The body cannot be parsed.",
     HTTPStatus.NOT_FOUND: "There is no such session, or it has expired.",
+    HTTPStatus.REQUEST_TIMEOUT: "The body did not come within the deadline.",
     HTTPStatus.CONFLICT: "The session stands elsewhere (`position`), or belongs to another bundle.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not called JSON.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is compressed, or not called JSON.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A field is wrong; `errors` says which.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many requests wait; see Retry-After.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The service is starting or stopping.",
     HTTPStatus.GATEWAY_TIMEOUT: "The request was not done within the deadline.",
+}
+
+REQUEST_ID_FIELD = {
+    "X-Request-Id": {
+        "description": "The request's own, where it is a sane one, or one made for it; the log has the same.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"},
+    }
+}
+RETRY_AFTER_FIELD = {
+    "Retry-After": {
+        "description": "Seconds after which the same request is worth another try.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
 }
 
 SCHEMA = "#/components/schemas/{model}"
@@ -31,7 +47,11 @@ def problems(*statuses: HTTPStatus) -> Responses:
     """The `responses` argument of a route that may answer with these problems."""
     schema = {"$ref": SCHEMA.format(model=Problem.__name__)}
     return {
-        status.value: {"description": MEANING[status], "content": {PROBLEM_JSON: {"schema": schema}}}
+        status.value: {
+            "description": MEANING[status],
+            "headers": RETRY_AFTER_FIELD if status in RETRY_AFTER else {},
+            "content": {PROBLEM_JSON: {"schema": schema}},
+        }
         for status in statuses
     }
 
@@ -41,10 +61,15 @@ REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLIC
 
 
 def add_problem_schema(app: FastAPI) -> None:
-    """Make the document of all the routes included so far, and put into it the schema that refusals refer to.
+    """Make the document of all the routes included so far, and put into it what FastAPI leaves out of it.
 
-    FastAPI can declare further answers only in the media type of the first, and a problem has its own.
+    That is the schema that refusals refer to, since FastAPI can declare further answers only in the media type of the
+    first, and a problem has its own; and the header field that the middleware puts into every answer.
     """
     schema = Problem.model_json_schema(mode="serialization", ref_template=SCHEMA)
-    schemas = app.openapi()["components"]["schemas"]
-    schemas |= schema.pop("$defs") | {Problem.__name__: schema}
+    document = app.openapi()
+    document["components"]["schemas"] |= schema.pop("$defs") | {Problem.__name__: schema}
+    for path in document["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                response["headers"] = response.get("headers", {}) | REQUEST_ID_FIELD

@@ -67,9 +67,18 @@ def test_every_reference_has_its_schema(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/predict", "/perplexity"])
 def test_every_refusal_is_documented_as_a_problem(client: TestClient, path: str) -> None:
     responses = document(client)["paths"][path]["post"]["responses"]
-    assert responses.keys() == {"200", "400", "413", "415", "422", "429", "503", "504"}
+    assert responses.keys() == {"200", "400", "408", "413", "415", "422", "429", "503", "504"}
     for status, response in responses.items():
         assert list(response["content"]) == ["application/json" if status == "200" else "application/problem+json"]
+
+
+def test_the_header_fields_of_answers_are_documented(client: TestClient) -> None:
+    for path, operations in document(client)["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                expected = {"X-Request-Id"} | ({"Retry-After"} if status in {"429", "503"} else set())
+                assert response["headers"].keys() == expected, (path, status)
+                assert all(field["required"] for field in response["headers"].values())
 
 
 def test_every_field_that_a_client_sends_is_described(client: TestClient) -> None:

@@ -82,16 +82,14 @@ def test_a_megabyte_is_scored_in_one_line_or_in_ten_thousand(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     expected = 90_000 * (log_probability("the") + log_probability("harbour"))
-    line = scored(monkeypatch, capsys, tmp_path, "the harbour " * 90_000)
-    assert line["token_count"] == 180_001
-    assert line["log_likelihood"] == pytest.approx(expected + log_probability("<eos>"), rel=1e-6)
-    assert len(line["lines"]) == 1
-    (tmp_path / "lines.txt").write_text(("the harbour " * 9 + "\n") * 10_000)
-    assert run(monkeypatch, "score", tmp_path / "lines.txt", "--json") == 0
-    lines = json.loads(capsys.readouterr().out)
-    assert lines["token_count"] == 190_000
-    assert lines["log_likelihood"] == pytest.approx(expected + 10_000 * log_probability("<eos>"), rel=1e-6)
-    assert len(lines["lines"]) == 10_000
+    file = tmp_path / "text.txt"
+    for line, count in (("the harbour " * 90_000, 1), ("the harbour " * 9 + "\n", 10_000)):
+        file.write_text(line * count)
+        assert run(monkeypatch, "score", file, "--json") == 0
+        figures = json.loads(capsys.readouterr().out)
+        assert figures["token_count"] == 180_000 + count
+        assert figures["log_likelihood"] == pytest.approx(expected + count * log_probability("<eos>"), rel=1e-6)
+        assert len(figures["lines"]) == count
 
 
 @pytest.mark.usefixtures("small_model")

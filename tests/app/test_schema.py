@@ -18,7 +18,7 @@ import httpx2
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
-from hypothesis import settings
+from hypothesis import Phase, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -83,7 +83,7 @@ def test_schemathesis_checks_what_this_file_says() -> None:
 
 
 @DOCUMENT.parametrize()
-@settings(max_examples=200)
+@settings(max_examples=30)
 def test_every_answer_is_a_documented_one(case: Case, client: TestClient) -> None:
     response = ask(client, case)
     unfit: Any = [positive_data_acceptance] if response.status_code in depends_on_what_there_is(case) else []
@@ -99,6 +99,7 @@ def narrow_client(_default_settings: None) -> Iterator[TestClient]:
 
 
 @DOCUMENT.parametrize()
+@settings(max_examples=20)
 def test_what_is_beyond_the_limits_of_the_settings_is_refused_as_documented(
     case: Case, narrow_client: TestClient
 ) -> None:
@@ -174,7 +175,7 @@ def unable(request: pytest.FixtureRequest, _default_settings: None) -> Iterator[
 
 
 @DOCUMENT.parametrize()
-@settings(max_examples=20)
+@settings(max_examples=10, phases=[Phase.generate, Phase.shrink])
 def test_a_service_that_cannot_answer_says_so_as_documented(case: Case, unable: tuple[TestClient, HTTPStatus]) -> None:
     client, expected = unable
     response = ask(client, case)

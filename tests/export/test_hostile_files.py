@@ -42,9 +42,10 @@ def change(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_bytes()) | fields), encoding="utf-8")
 
 
-def enormous(folder: Path) -> None:
+def resize(folder: Path, **sizes: int) -> None:
+    """Change sizes of the model that a checkpoint says it holds."""
     model = json.loads((folder / "config.json").read_bytes())["model"]
-    change(folder / "config.json", model=model | {"hidden_size": 10**9})
+    change(folder / "config.json", model=model | sizes)
 
 
 @pytest.mark.parametrize(
@@ -59,12 +60,15 @@ def enormous(folder: Path) -> None:
         (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors", "cannot be read"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 100), "model.safetensors", "cannot be read"),
         (lambda f: (f / "training.json").write_bytes(b"[]"), "training.json", "does not hold an object"),
-        (enormous, "model.safetensors", "config.json asks for"),
+        (lambda f: resize(f, hidden_size=2**24), "model.safetensors", "config.json asks for"),
+        (lambda f: resize(f, hidden_size=10**9), "config.json", "hidden_size: Input should be less than"),
+        (lambda f: resize(f, embedding_size=10**30), "config.json", "embedding_size: Input should be less than"),
+        (lambda f: resize(f, levels=10**9), "config.json", "levels: Input should be less than"),
     ],
     ids=[
         *("other version", "no version", "other vocabulary version", "no field", "deep", "binary vocabulary"),
         *("no weights", "binary weights", "record of another kind"),
-        "enormous model",
+        *("enormous model", "more numbers than there can be", "more than there are", "levels without end"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_is_none_is_one_line_that_names_the_file(

@@ -13,7 +13,7 @@ import torch
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import ModelConfig
 from model.conventions import Convention
-from model.errors import CheckpointError, TextError
+from model.errors import CheckpointError
 from model.files import write_atomically
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
@@ -106,7 +106,7 @@ def test_a_first_checkpoint_that_was_stopped_is_no_checkpoint_and_says_which_fil
         if found == files:
             assert load_checkpoint(folder)[2] == {"run": "new"}
             continue
-        with pytest.raises((CheckpointError, TextError), match=r"is missing; |is not a folder; ") as refused:
+        with pytest.raises(CheckpointError, match=r"is missing; |is not a folder; ") as refused:
             load_checkpoint(folder)
         assert "\n" not in str(refused.value)
     assert moment >= 16

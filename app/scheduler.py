@@ -6,7 +6,8 @@ of where states are kept. How many requests may wait is `app.admission`.
 The thread takes from the queue the readings that can go on by the same number of steps, advances them in one call of
 the engine, puts back those that are not finished, and looks again: what has arrived meanwhile joins at the next step.
 Urgent readings go first; patient ones get one call in `TURNS` while urgent ones wait. A call is to take
-`CHUNK_SECONDS`, so a long text never holds up a word for long: how many rows fit is learnt from how long calls take.
+`CHUNK_SECONDS`, so a long text never holds up a word for long, and longer only where there are no words to hold up: how
+many rows fit is learnt from how long calls take.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 CHUNK_SECONDS = 0.004
 """What a call of the engine should take, heads included: a little less than the 5 ms that it may."""
+ALONE_SECONDS = 0.03
+"""The same while nothing urgent has come for `QUIET_SECONDS`: longer calls do far more in their time."""
+QUIET_SECONDS = 1.0
 TURNS = 4
 WIDE = 32
 """Rows from which a batch gains more by more steps than by more rows."""
@@ -49,6 +53,38 @@ class _Ticket:
         self.loop = loop
         self.future: asyncio.Future[Result] = loop.create_future()
         self.dropped = False
+
+
+class _Pace:
+    """How many rows fit into a call of each length that is to take `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.rows: dict[int, float] = {}
+
+    def begin(self, length: int, seconds: float) -> None:
+        """Take a length for what one row of it took, or leave it out if that is too long: none or one always goes."""
+        if seconds <= self.seconds or length <= 1:
+            self.rows[length] = max(1.0, self.seconds / seconds)
+
+    def length(self, waiting: Sequence[_Ticket]) -> int:
+        """Steps of the next call: the longest that the oldest reading can go and that leaves room for all like it."""
+        left = waiting[0].reading.left
+        if not left:
+            return 0
+        lengths = [length for length in sorted(self.rows, reverse=True) if 0 < length <= left]
+        for length in lengths:
+            alike = sum(ticket.reading.left >= length for ticket in waiting)
+            if self.rows[length] >= min(alike, WIDE):
+                return length
+        return lengths[-1]
+
+    def learn(self, length: int, rows: int, seconds: float) -> None:
+        """Let fewer rows into the next call of a length where one took too long, a few more where one was full."""
+        if seconds > self.seconds:
+            self.rows[length] = max(1.0, rows * max(0.7, self.seconds / seconds))
+        elif rows >= int(self.rows[length]):
+            self.rows[length] = min(MOST_ROWS, self.rows[length] * 1.1)
 
 
 Outcome = tuple[_Ticket, Result | Exception]
@@ -76,7 +112,8 @@ class Scheduler:
         self._patient: deque[_Ticket] = deque()
         self._turn = 0
         self._engine: Engine
-        self._rows: dict[int, float] = {}
+        self._hurried, self._alone = _Pace(CHUNK_SECONDS), _Pace(ALONE_SECONDS)
+        self._last_urgent = 0.0
         self._thread: threading.Thread | None = None
         self.calls = 0
         """Calls of the engine so far."""
@@ -135,7 +172,7 @@ class Scheduler:
                 ticket.future.cancel()
 
     def _warm(self) -> None:
-        """Run every graph, and leave out those whose single row takes too long; no step or one is always possible."""
+        """Run every graph, and learn how long it takes."""
         state = np.zeros(self._engine.state_size, np.float32)
         for length in (0, *self._engine.step_lengths):
             ids = np.zeros(length, np.int32)
@@ -144,8 +181,8 @@ class Scheduler:
                 began = perf_counter()
                 advance(self._engine, [Reading(state, ids, ids, likely=True)], length)
                 seconds.append(perf_counter() - began)
-            if min(seconds) <= CHUNK_SECONDS or length <= 1:
-                self._rows[length] = max(1.0, CHUNK_SECONDS / min(seconds))
+            for pace in (self._hurried, self._alone):
+                pace.begin(length, min(seconds))
 
     def _run(self) -> None:
         """Call after call, until closed."""
@@ -184,11 +221,14 @@ class Scheduler:
     def _call(self) -> None:
         """Advance one batch by one call of the engine, and hand out what is finished."""
         self._turn = (self._turn + 1) % TURNS
+        began = perf_counter()
+        if self._urgent:
+            self._last_urgent = began
         queue = self._urgent if self._urgent and (self._turn or not self._patient) else self._patient
-        batch, length = self._next_batch(queue)
+        pace = self._alone if began - self._last_urgent > QUIET_SECONDS else self._hurried
+        batch, length = self._next_batch(queue, pace)
         if not batch:
             return
-        began = perf_counter()
         outcomes: list[Outcome] = []
         try:
             results = advance(self._engine, [ticket.reading for ticket in batch], length)
@@ -196,7 +236,9 @@ class Scheduler:
             # Whatever it is, it takes the readings in this call along, and no others.
             outcomes = [(ticket, error) for ticket in batch]
         else:
-            self._learn(length, len(batch), perf_counter() - began)
+            self.calls += 1
+            self.rows += len(batch)
+            pace.learn(length, len(batch), perf_counter() - began)
             for ticket, result in zip(batch, results, strict=True):
                 if result is None:
                     queue.append(ticket)
@@ -204,41 +246,20 @@ class Scheduler:
                     outcomes.append((ticket, result))
         self._hand_out(outcomes)
 
-    def _next_batch(self, queue: deque[_Ticket]) -> tuple[list[_Ticket], int]:
+    def _next_batch(self, queue: deque[_Ticket], pace: _Pace) -> tuple[list[_Ticket], int]:
         """Take a batch off a queue, the oldest reading first, and the steps that all of it can go (0: none is left)."""
         waiting = [ticket for ticket in queue if not ticket.dropped]
         queue.clear()
         if not waiting:
             return [], 0
-        length = self._length(waiting)
-        rows = int(self._rows[length])
+        length = pace.length(waiting)
+        rows = int(pace.rows[length])
         batch: list[_Ticket] = []
         for ticket in waiting:
             left = ticket.reading.left
             goes = left >= length if length else left == 0
             (batch if goes and len(batch) < rows else queue).append(ticket)
         return batch, length
-
-    def _length(self, waiting: Sequence[_Ticket]) -> int:
-        """Steps of the next call: the longest that the oldest reading can go and that leaves room for all like it."""
-        left = waiting[0].reading.left
-        if not left:
-            return 0
-        lengths = [length for length in sorted(self._rows, reverse=True) if 0 < length <= left]
-        for length in lengths:
-            alike = sum(ticket.reading.left >= length for ticket in waiting)
-            if self._rows[length] >= min(alike, WIDE):
-                return length
-        return lengths[-1]
-
-    def _learn(self, length: int, rows: int, seconds: float) -> None:
-        """Let fewer rows into the next call of this length where one took too long, a few more where one was full."""
-        self.calls += 1
-        self.rows += rows
-        if seconds > CHUNK_SECONDS:
-            self._rows[length] = max(1.0, rows * max(0.7, CHUNK_SECONDS / seconds))
-        elif rows >= int(self._rows[length]):
-            self._rows[length] = min(MOST_ROWS, self._rows[length] * 1.1)
 
     def _hand_out(self, outcomes: Iterable[Outcome]) -> None:
         """Tell whoever waits, each event loop once."""

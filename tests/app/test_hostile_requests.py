@@ -207,6 +207,12 @@ def test_a_compressed_body_is_refused_as_such(client: TestClient, coding: str) -
     assert "Content-Encoding" in problem(response, 415)["detail"]
 
 
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+def test_a_body_that_is_called_uncompressed_is_read(client: TestClient, coding: str) -> None:
+    headers = {**JSON, "Content-Encoding": coding}
+    assert client.post("/predict", content=b'{"text": "the"}', headers=headers).status_code == 200
+
+
 def test_a_body_that_is_compressed_and_does_not_say_so_is_not_json(client: TestClient) -> None:
     problem(client.post("/predict", content=gzip.compress(b'{"text": "the"}'), headers=JSON), 400)
 

@@ -34,11 +34,13 @@ def reading(*values: int, urgent: bool = True, targets: Ids | None = None, likel
 @asynccontextmanager
 async def scheduling(engine: NumpyEngine, rows: int = 100) -> AsyncIterator[Scheduler]:
     """A scheduler that lets as many `rows` into a call; the calls of its warm-up are forgotten."""
-    scheduler = Scheduler(lambda: engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scheduler_module, "CHUNK_SECONDS", 3600.0)
+        patch.setattr(scheduler_module, "ALONE_SECONDS", 3600.0)
+        scheduler = Scheduler(lambda: engine)
         await scheduler.start()
-        scheduler._rows = {length: float(rows) for length in scheduler._rows}
+        for pace in (scheduler._hurried, scheduler._alone):
+            pace.rows = {length: float(rows) for length in pace.rows}
         engine.calls.clear()
         engine.head_rows = 0
         try:
@@ -103,7 +105,7 @@ async def test_long_readings_take_the_longest_steps_that_leave_room_for_all_of_t
     gate = Gate()
     engine = NumpyEngine(SIZE, before=gate)
     async with scheduling(engine, rows=4) as scheduler:
-        scheduler._rows[16] = 2.0
+        scheduler._hurried.rows[16] = 2.0
         async with held(engine, gate, scheduler):
             alone = asyncio.create_task(scheduler.read(reading(*[1] * 21)))
         await alone
@@ -135,19 +137,40 @@ async def test_urgent_readings_go_first_and_patient_ones_get_their_turn() -> Non
     assert done.count("urgent") == 6
 
 
-async def test_a_call_that_takes_too_long_lets_fewer_rows_into_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler = Scheduler(lambda: NumpyEngine(SIZE))
-    scheduler._rows = {1: 40.0}
-    scheduler._learn(1, 40, 2 * scheduler_module.CHUNK_SECONDS)
-    assert scheduler._rows[1] == pytest.approx(28.0)
-    scheduler._learn(1, 28, scheduler_module.CHUNK_SECONDS / 2)
-    assert scheduler._rows[1] == pytest.approx(30.8)
-    scheduler._learn(1, 3, scheduler_module.CHUNK_SECONDS / 2)
-    assert scheduler._rows[1] == pytest.approx(30.8)
+def test_a_call_that_takes_too_long_lets_fewer_rows_into_the_next() -> None:
+    pace = scheduler_module._Pace(0.004)
+    pace.rows = {1: 40.0}
+    pace.learn(1, 40, 0.008)
+    assert pace.rows[1] == pytest.approx(28.0)
+    pace.learn(1, 28, 0.002)
+    assert pace.rows[1] == pytest.approx(30.8)
+    pace.learn(1, 3, 0.002)
+    assert pace.rows[1] == pytest.approx(30.8)
     for _ in range(50):
-        scheduler._learn(1, 1, 1.0)
-    assert scheduler._rows[1] == 1.0
-    assert (scheduler.calls, scheduler.rows) == (53, 40 + 28 + 3 + 50)
+        pace.learn(1, 1, 1.0)
+    assert pace.rows[1] == 1.0
+
+
+def test_a_length_whose_single_row_takes_too_long_is_left_out_but_for_one_step() -> None:
+    pace = scheduler_module._Pace(0.004)
+    for length, seconds in ((32, 0.006), (16, 0.004), (4, 0.001), (1, 0.005), (0, 0.009)):
+        pace.begin(length, seconds)
+    assert pace.rows == {16: 1.0, 4: 4.0, 1: 1.0, 0: 1.0}
+
+
+async def test_calls_are_long_only_while_nothing_urgent_comes() -> None:
+    gate = Gate()
+    engine = NumpyEngine(SIZE, before=gate)
+    async with scheduling(engine) as scheduler:
+        for length in (16, 4):
+            del scheduler._hurried.rows[length]
+        scheduler._last_urgent = -1e9
+        await scheduler.read(reading(*[1] * 16, urgent=False))
+        assert engine.calls == [(1, 16)]
+        await scheduler.read(reading(1))
+        engine.calls.clear()
+        await scheduler.read(reading(*[1] * 16, urgent=False))
+        assert engine.calls == [(1, 1)] * 16
 
 
 async def test_a_reading_cancelled_while_it_waits_is_never_computed() -> None:
@@ -200,7 +223,7 @@ async def test_a_thread_that_dies_fails_all_that_waits_and_what_comes_after_and_
     scheduler = Scheduler(lambda: NumpyEngine(SIZE), deaths.append)
     await scheduler.start()
 
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(scheduler, "_next_batch", broken)

@@ -99,7 +99,7 @@ def narrow_client(_default_settings: None) -> Iterator[TestClient]:
 
 
 @DOCUMENT.parametrize()
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_what_is_beyond_the_limits_of_the_settings_is_refused_as_documented(
     case: Case, narrow_client: TestClient
 ) -> None:

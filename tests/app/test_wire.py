@@ -165,8 +165,10 @@ def test_what_is_not_http_is_refused_and_leaves_the_service_answering(service: S
     assert send(service, [LIVE]).endswith(b'{"status":"live"}')
 
 
-def test_what_is_not_http_is_told_so_in_a_problem_document(service: Service) -> None:
-    assert "HTTP" in str(problem(send(service, [b"Quetzalcoatl\r\n\r\n"]), 400)["detail"])
+def test_what_is_not_http_is_told_so_in_a_problem_document_whose_id_the_log_has(service: Service) -> None:
+    document = problem(send(service, [b"Quetzalcoatl\r\n\r\n"]), 400)
+    assert "HTTP" in str(document["detail"])
+    until(lambda: any(line["request_id"] == document["request_id"] for line in service.events("refused")))
 
 
 def test_a_header_of_100_kilobytes_is_431(service: Service) -> None:
@@ -174,10 +176,29 @@ def test_a_header_of_100_kilobytes_is_431(service: Service) -> None:
     assert "header" in str(problem(send(service, [long]), 431)["detail"])
 
 
+@pytest.mark.parametrize("separately", [False, True], ids=["with-its-head", "after-its-head"])
+def test_a_large_body_is_no_large_header(service: Service, separately: bool) -> None:
+    body = b'{"text": "' + b" " * 400_000 + b'", "k": 1}'
+    parts = [HEAD + b"Content-Length: %d\r\n\r\n" % len(body), body]
+    answer = send(service, parts if separately else [b"".join(parts)])
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+def test_a_body_in_tiny_chunks_is_no_large_header(service: Service) -> None:
+    body = b'{"text": "' + b" " * 50_000 + b'", "k": 1}'
+    answer = send(service, [b"".join(chunked(bytes([byte]) for byte in body))])
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [b"GET /health/live HTTP/1.1\r\nHost: x\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"],
+    ids=["headers", "trailers"],
+)
 @pytest.mark.parametrize("piece", [b"a" * MEGABYTE, b"a\r\nX-Many: " * 100_000], ids=["one", "many"])
-def test_headers_without_end_are_not_taken_into_memory(service: Service, piece: bytes) -> None:
+def test_headers_without_end_are_not_taken_into_memory(service: Service, opening: bytes, piece: bytes) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection:
-        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Many: ")
+        connection.sendall(opening + b"X-Many: ")
         # The buffers of a connection take a few megabytes, whatever the process does.
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             push(connection, [piece] * 20)

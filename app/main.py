@@ -73,7 +73,13 @@ def create_app(
     app.state.settings = settings
     app.state.lifecycle = lifecycle
     app.state.logger = logger
-    app.add_middleware(RequestMiddleware, lifecycle=lifecycle, logger=logger, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestMiddleware,
+        lifecycle=lifecycle,
+        logger=logger,
+        max_body_bytes=settings.max_body_bytes,
+        deadline_seconds=settings.deadline_seconds,
+    )
     problems.install(app)
     app.include_router(model.router)
     app.include_router(sessions.router)

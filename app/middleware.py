@@ -22,7 +22,6 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import DrainingError
 from app.lifecycle import Lifecycle
 from app.problems import failure_detail, problem, problem_of
-from app.settings import Settings
 from model.errors import PRUError
 
 CLIENT_LEFT = 499
@@ -36,12 +35,19 @@ class RequestMiddleware:
     """Wraps the application of one service."""
 
     def __init__(
-        self, app: ASGIApp, *, lifecycle: Lifecycle, logger: FilteringBoundLogger, max_body_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        lifecycle: Lifecycle,
+        logger: FilteringBoundLogger,
+        max_body_bytes: int,
+        deadline_seconds: float,
     ) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._logger = logger
         self._max_body_bytes = max_body_bytes
+        self._deadline_seconds = deadline_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -49,8 +55,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        settings: Settings = scope["app"].state.settings
-        exchange = _Exchange(scope, receive, send, self._max_body_bytes, settings.deadline_seconds)
+        exchange = _Exchange(scope, receive, send, self._max_body_bytes, self._deadline_seconds)
         try:
             await self._answer(scope, exchange)
         finally:

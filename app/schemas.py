@@ -184,6 +184,7 @@ class Limits(Answer):
     tokens: Annotated[int, Field(description="Read in one request, all texts together.")]
     k: int
     waiting_requests: int
+    waiting_tokens: Annotated[int, Field(description="Of all requests that wait, together.")]
     deadline_seconds: float
 
 

@@ -72,6 +72,7 @@ async def model(request: Request) -> ModelCard:
             tokens=limits.max_tokens,
             k=MAX_K,
             waiting_requests=limits.queue_limit,
+            waiting_tokens=limits.queue_tokens,
             deadline_seconds=limits.deadline_seconds,
         ),
         **served.card,

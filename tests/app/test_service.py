@@ -216,7 +216,9 @@ async def test_the_event_loop_is_free_while_the_engine_works() -> None:
 
 
 async def test_the_card_shows_the_model_and_the_limits_in_force() -> None:
-    app = make_app(max_body_bytes=1000, max_texts=7, max_tokens=99, queue_limit=5, queue_tokens=1234, deadline_seconds=2.5)
+    app = make_app(
+        max_body_bytes=1000, max_texts=7, max_tokens=99, queue_limit=5, queue_tokens=1234, deadline_seconds=2.5
+    )
     async with starting(app) as client:
         await ready(client)
         card = (await client.get("/model")).json()

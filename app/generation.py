@@ -53,8 +53,6 @@ class Generation:
         self.states: deque[Floats] = deque(maxlen=kept_states)
         """Rows [S] after the last words."""
         self.finish_reason = FinishReason.LENGTH
-        self.rest = ""
-        """Text that is left when the last word is written: none, unless a quote is left open."""
 
     async def words(self, state: Floats, most: int) -> AsyncIterator[Word]:
         """Up to `most` words, each once its text is certain, which is when the next one is known."""

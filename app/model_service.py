@@ -65,13 +65,7 @@ class ModelService:
             claim(len(tokens))
             result = await self.reader.read_from_start(tokens.ids, likely=True)
             assert result.likely is not None
-            predictions = self.suggestions.best(
-                result.likely,
-                request.k,
-                request.prefix,
-                words_only=request.words_only,
-                include_special=request.include_special,
-            )
+            predictions = self.suggestions.best(result.likely, request)
             return PredictAnswer(model=self.identity, predictions=predictions, token_count=len(tokens))
 
     async def perplexity(self, request: PerplexityRequest) -> PerplexityAnswer:

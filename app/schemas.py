@@ -62,16 +62,21 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class PredictRequest(Request):
-    """Ask for the most likely next words."""
+class Suggesting(Request):
+    """Which of the next words a request wants to see."""
 
-    text: Annotated[Text, Field(description="What came before: whole words. May be empty.")]
     k: Annotated[int, Field(ge=1, le=MAX_K, description="Most predictions returned."), BeforeValidator(whole)] = 5
     prefix: Annotated[
         Prefix, Field(description="The word being typed so far; lower case matches any case. Holds no blanks.")
     ] = ""
     words_only: Annotated[bool, Field(description="Leave out punctuation and joiners.")] = False
     include_special: Annotated[bool, Field(description="Also return <unk>, <eos> and, under PTB, N.")] = False
+
+
+class PredictRequest(Suggesting):
+    """Ask for the most likely next words."""
+
+    text: Annotated[Text, Field(description="What came before: whole words. May be empty.")]
 
 
 class PerplexityRequest(Request):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from app.generation import FinishReason
-from app.schemas import MAX_K, Answer, ModelIdentity, Prediction, Prefix, Request, Text, TokenScore, whole
+from app.schemas import Answer, ModelIdentity, Prediction, Request, Suggesting, Text, TokenScore, whole
 
 MAX_TTL = 30 * 24 * 3600
 MAX_GENERATED = 1000
@@ -34,14 +34,10 @@ class CreateRequest(Request):
     ] = None
 
 
-class AppendRequest(Request):
+class AppendRequest(Suggesting):
     """Read more text, or with an empty one only ask for what comes next."""
 
     text: Annotated[Text, Field(description="Whole words, which follow all that was read.")] = ""
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="Most predictions returned."), BeforeValidator(whole)] = 5
-    prefix: Annotated[Prefix, Field(description="The word being typed so far; lower case matches any case.")] = ""
-    words_only: Annotated[bool, Field(description="Leave out punctuation and joiners.")] = False
-    include_special: Annotated[bool, Field(description="Also return <unk>, <eos> and, under PTB, N.")] = False
     expected_position: ExpectedPosition = None
 
 

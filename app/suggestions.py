@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import scoring
-from app.schemas import Prediction
+from app.schemas import Prediction, Suggesting
 from app.scoring import Floats, Ids
 from model.ranking import top_k
 from model.vocabulary import Vocabulary
@@ -32,11 +32,9 @@ class Suggestions:
         for any_case_and_own in ("a", "A"):
             self._vocabulary.completions(any_case_and_own)
 
-    def best(
-        self, likely: Floats, k: int, prefix: str = "", *, words_only: bool = False, include_special: bool = False
-    ) -> list[Prediction]:
-        """The `k` likeliest words by `likely` [V] that start with `prefix`, best first, ties by lower id."""
-        ids, values = self._best(likely, k, prefix, words_only, include_special)
+    def best(self, likely: Floats, wanted: Suggesting) -> list[Prediction]:
+        """The likeliest words by `likely` [V] that a request wants to see, best first, ties by lower id."""
+        ids, values = self._best(likely, wanted.k, wanted.prefix, wanted.words_only, wanted.include_special)
         return [
             Prediction(
                 word=self._vocabulary.surface(token_id),

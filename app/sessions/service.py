@@ -97,13 +97,7 @@ class SessionService:
                 _expect(request.expected_position, cursor)
                 step = await read_on(self._reader, cursor, tokens.ids)
                 assert step.likely is not None
-                predictions = self._suggestions.best(
-                    step.likely,
-                    request.k,
-                    request.prefix,
-                    words_only=request.words_only,
-                    include_special=request.include_special,
-                )
+                predictions = self._suggestions.best(step.likely, request)
                 scored = ScoredText(request.text, tokens, step.scores)
                 read = list(scored.token_scores(self._reader.vocabulary))
                 return step.cursor, {"tokens": read, "predictions": predictions}

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,8 +39,8 @@ WIDE = 32
 MOST_ROWS = 256
 CROWD = 8
 """Requests at once from which a call waits for others to join it, until half of them have come."""
-GATHER_SECONDS = 0.002
-"""How long it waits for them."""
+GATHER_SECONDS = (0.001, 0.012)
+"""How long it waits for them at least and at most: longer after somebody came, shorter after nobody did."""
 
 
 class _Ticket:
@@ -106,6 +106,7 @@ class Scheduler:
         self._wake = threading.Condition()
         # Shared under `_wake`; all below belongs to the thread.
         self._arrived: deque[_Ticket] = deque()
+        self._enough = 1
         self._closing = False
         self._dead = False
         self._urgent: deque[_Ticket] = deque()
@@ -114,6 +115,7 @@ class Scheduler:
         self._engine: Engine
         self._hurried, self._alone = _Pace(CHUNK_SECONDS), _Pace(ALONE_SECONDS)
         self._last_urgent = 0.0
+        self._patience = GATHER_SECONDS[0]
         self._thread: threading.Thread | None = None
         self.calls = 0
         """Calls of the engine so far."""
@@ -163,7 +165,9 @@ class Scheduler:
             if self._dead:
                 raise EngineError("the engine has stopped")
             self._arrived.extend(tickets)
-            self._wake.notify()
+            # The thread is not woken for less than it waits for: it would have to ask this one for the interpreter.
+            if len(self._arrived) >= self._enough:
+                self._wake.notify()
         try:
             return [await ticket.future for ticket in tickets]
         finally:
@@ -178,9 +182,9 @@ class Scheduler:
             ids = np.zeros(length, np.int32)
             seconds = []
             for _ in range(3):
-                began = perf_counter()
+                began = thread_time()
                 advance(self._engine, [Reading(state, ids, ids, likely=True)], length)
-                seconds.append(perf_counter() - began)
+                seconds.append(thread_time() - began)
             for pace in (self._hurried, self._alone):
                 pace.begin(length, min(seconds))
 
@@ -211,12 +215,14 @@ class Scheduler:
 
     def _let_others_arrive(self) -> None:
         """Wait a moment where many requests are on their way and few have come: one call for all costs far less."""
-        end = perf_counter() + GATHER_SECONDS
-        while (crowd := self._crowd()) >= CROWD and not self._closing:
-            left = end - perf_counter()
-            if left <= 0 or len(self._arrived) + len(self._urgent) + len(self._patient) >= crowd // 2:
-                return
-            self._wake.wait(left)
+        crowd, came = self._crowd(), len(self._arrived)
+        self._enough = crowd // 2 - len(self._urgent) - len(self._patient)
+        if crowd >= CROWD and came < self._enough:
+            self._wake.wait_for(lambda: self._closing or len(self._arrived) >= self._enough, self._patience)
+            shortest, longest = GATHER_SECONDS
+            factor = 2.0 if len(self._arrived) > came else 0.5
+            self._patience = min(longest, max(shortest, self._patience * factor))
+        self._enough = 1
 
     def _call(self) -> None:
         """Advance one batch by one call of the engine, and hand out what is finished."""
@@ -230,6 +236,8 @@ class Scheduler:
         if not batch:
             return
         outcomes: list[Outcome] = []
+        # The thread's own time: how long it waited for the interpreter tells nothing of how many rows are too many.
+        work_began = thread_time()
         try:
             results = advance(self._engine, [ticket.reading for ticket in batch], length)
         except Exception as error:
@@ -238,7 +246,7 @@ class Scheduler:
         else:
             self.calls += 1
             self.rows += len(batch)
-            pace.learn(length, len(batch), perf_counter() - began)
+            pace.learn(length, len(batch), thread_time() - work_began)
             for ticket, result in zip(batch, results, strict=True):
                 if result is None:
                     queue.append(ticket)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from app.errors import DeadlineError, OverloadedError
+from app.metrics import Metrics
 
 Claim = Callable[[int], None]
 """Says how many tokens a request brings, once that is known; `OverloadedError` where they are too many just now."""
@@ -22,10 +23,11 @@ class Admission:
     All of them together may bring `tokens`; one that is alone may bring any number.
     """
 
-    def __init__(self, waiting: int, tokens: int, deadline: float | None) -> None:
+    def __init__(self, waiting: int, tokens: int, deadline: float | None, metrics: Metrics) -> None:
         self._waiting = waiting
         self._most_tokens = tokens
         self._deadline = deadline
+        self._metrics = metrics
         self._inside = 0
         self._tokens = 0
 
@@ -52,6 +54,7 @@ class Admission:
             claimed += tokens
 
         self._inside += 1
+        self._metrics.inside.inc()
         try:
             async with asyncio.timeout(self._deadline):
                 yield claim
@@ -61,4 +64,5 @@ class Admission:
             ) from None
         finally:
             self._inside -= 1
+            self._metrics.inside.dec()
             self._tokens -= claimed

@@ -7,7 +7,10 @@ What a command does not need is not imported: `predict` and `score` run without 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from pydantic import ValidationError
 
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from model.command_line import errors_in_one_line
 from model.errors import RequestError, TextError
 from model.files import decode_text, read_text
@@ -53,10 +56,24 @@ def default(context: typer.Context) -> None:
 @cli.command()
 def serve() -> None:
     """Serve the bundle over HTTP."""
+    settings = load_settings()
+    if settings.workers == 1:
+        _serve(settings)
+        return
+    # Where workers add up their numbers is to be known before the library for them is loaded.
+    folder, owner = tempfile.mkdtemp(prefix="pru-metrics-"), os.getpid()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    try:
+        _serve(settings)
+    finally:
+        if os.getpid() == owner:  # A worker comes by here as well.
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(settings: Settings) -> None:
     from app.served_model import open_model  # noqa: PLC0415 - `--help` needs no model
     from app.server import run  # noqa: PLC0415 - the other commands need no server
 
-    settings = load_settings()
     run(settings, open_model(settings))
 
 
@@ -112,6 +129,7 @@ def _text_of(file: Path) -> str:
 def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
     """Open the settings' bundle, let `work` use the service, and close it."""
     from app.admission import Admission  # noqa: PLC0415 - `--help` needs no engine
+    from app.metrics import Metrics  # noqa: PLC0415
     from app.model_service import ModelService  # noqa: PLC0415
     from app.prefix_cache import PrefixCache  # noqa: PLC0415
     from app.reader import RequestLimits  # noqa: PLC0415
@@ -122,11 +140,14 @@ def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
     served = open_model(settings)
 
     async def session() -> T:
-        scheduler = Scheduler(served.build_engine)
+        metrics = Metrics()
+        scheduler = Scheduler(served.build_engine, metrics)
         limits = RequestLimits(texts=UNLIMITED, tokens=UNLIMITED)
         try:
             return await work(
-                await ModelService.start(served, scheduler, PrefixCache(0), Admission(0, UNLIMITED, None), limits)
+                await ModelService.start(
+                    served, scheduler, PrefixCache(0), Admission(0, UNLIMITED, None, metrics), limits
+                )
             )
         finally:
             scheduler.close()

@@ -34,6 +34,10 @@ class FieldError(RequestError):
         self.path = tuple(path)
 
 
+class ModelNotFoundError(FieldError):
+    """A model by another name than that of the one served."""
+
+
 class BlobError(RequestError):
     """Bytes that are no exported session, or a damaged one."""
 
@@ -79,7 +83,7 @@ class DeadlineError(ServiceError):
 
 
 class StoreError(ServiceError):
-    """The store of sessions could not do what it was asked, and has changed nothing."""
+    """The store of sessions could not do what it was asked, and has changed nothing unless the message says so."""
 
 
 class AnswerExistsError(ServiceError):
@@ -102,6 +106,7 @@ STATUS: dict[type[PRUError], HTTPStatus] = {
     EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     FieldError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelNotFoundError: HTTPStatus.NOT_FOUND,
     BlobError: HTTPStatus.UNPROCESSABLE_ENTITY,
     IdempotencyError: HTTPStatus.UNPROCESSABLE_ENTITY,
     SessionNotFoundError: HTTPStatus.NOT_FOUND,

@@ -74,5 +74,6 @@ class Generation:
             result = await self._reader.read(self.states[-1], np.array([token_id], np.int32), likely=True)
             self.states.append(result.state)
             self.ids.append(token_id)
+            self._reader.metrics.tokens_generated.inc()
         if waiting is not None:
             yield Word(waiting[0], self._writer.finish(), waiting[1])

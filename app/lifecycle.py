@@ -5,6 +5,9 @@ Boundary: a few facts that the lifespan and the server set and that routes and p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from app.completions import Completions
 from app.errors import DrainingError, ServiceError, StartingError
 from app.model_service import ModelService
 from app.sessions.service import SessionService
@@ -14,13 +17,16 @@ class Lifecycle:
     """Starting, then ready, then draining; or failed, where the engine could not be built or died."""
 
     def __init__(self) -> None:
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called once the service takes requests."""
         self.failure: Exception | None = None
         self.draining = False
-        self._services: tuple[ModelService, SessionService] | None = None
+        self._services: tuple[ModelService, SessionService, Completions] | None = None
 
-    def set_ready(self, service: ModelService, sessions: SessionService) -> None:
+    def set_ready(self, service: ModelService, sessions: SessionService, completions: Completions) -> None:
         """Take requests from now on."""
-        self._services = service, sessions
+        self._services = service, sessions, completions
+        self.on_ready()
 
     @property
     def service(self) -> ModelService:
@@ -32,7 +38,12 @@ class Lifecycle:
         """What answers requests for sessions; `ServiceError` while nothing does."""
         return self._ready()[1]
 
-    def _ready(self) -> tuple[ModelService, SessionService]:
+    @property
+    def completions(self) -> Completions:
+        """What answers requests for completions and ids; `ServiceError` while nothing does."""
+        return self._ready()[2]
+
+    def _ready(self) -> tuple[ModelService, SessionService, Completions]:
         if self.failure is not None:
             raise ServiceError("the engine has failed; the log says why")
         if self._services is not None:

@@ -17,25 +17,28 @@ from structlog.typing import FilteringBoundLogger
 
 from app import problems
 from app.admission import Admission
+from app.completions import Completions
 from app.errors import StoreError
 from app.lifecycle import Lifecycle
 from app.logs import make_logger
+from app.metrics import Metrics
 from app.middleware import RequestMiddleware
 from app.model_service import ModelService
 from app.prefix_cache import PrefixCache
 from app.reader import RequestLimits
-from app.routes import documentation, health, model, session_stream, sessions
+from app.routes import completions, documentation, health, metrics, model, session_stream, sessions, tokenizer
 from app.scheduler import Scheduler
 from app.served_model import ServedModel, open_model
 from app.sessions import open_store
 from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
+from app.sessions.timed import TimedStore
 from app.settings import Settings, load_settings
 
 VERSION = "0.1.0"
 
 DESCRIPTION = """Predicts the next word and scores text with a Pyramidal Recurrent Unit language model.
-Errors are problem documents (RFC 9457) and carry the request's id."""
+Errors are problem documents (RFC 9457) and carry the request's id; under `/v1` they have OpenAI's shape."""
 
 PURGE_SECONDS = 60.0
 REOPEN_SECONDS = 1.0
@@ -57,7 +60,8 @@ def create_app(
     place of the settings' one.
     """
     settings = settings or load_settings()
-    store = store or open_store(settings.session_store)
+    numbers = Metrics()
+    store = TimedStore(store or open_store(settings.session_store), numbers)
     logger = logger or make_logger(settings.log_level)
     lifecycle = Lifecycle()
     app: FastAPI = FastAPIOffline(
@@ -68,15 +72,17 @@ def create_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=_lifespan(settings, lifecycle, logger, served_model, store),
+        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store),
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
     app.state.logger = logger
+    app.state.metrics = numbers
     app.add_middleware(
         RequestMiddleware,
         lifecycle=lifecycle,
         logger=logger,
+        metrics=numbers,
         max_body_bytes=settings.max_body_bytes,
         deadline_seconds=settings.deadline_seconds,
     )
@@ -84,7 +90,10 @@ def create_app(
     app.include_router(model.router)
     app.include_router(sessions.router)
     app.include_router(session_stream.router)
+    app.include_router(completions.router)
+    app.include_router(tokenizer.router)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     documentation.add_problem_schema(app)
     return app
 
@@ -93,6 +102,7 @@ def _lifespan(
     settings: Settings,
     lifecycle: Lifecycle,
     logger: FilteringBoundLogger,
+    numbers: Metrics,
     given: ServedModel | None,
     store: SessionStore,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -102,11 +112,11 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         served = given if given is not None else await asyncio.to_thread(open_model, settings)
         app.state.served_model = served
-        admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds)
-        scheduler = Scheduler(served.build_engine, _on_death(lifecycle, logger), lambda: admission.inside)
+        admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
+        scheduler = Scheduler(served.build_engine, numbers, _on_death(lifecycle, logger), lambda: admission.inside)
         tasks = [
-            asyncio.create_task(_start(settings, lifecycle, logger, served, scheduler, admission, store)),
-            asyncio.create_task(_keep_store(store, logger)),
+            asyncio.create_task(_start(settings, lifecycle, logger, numbers, served, scheduler, admission, store)),
+            asyncio.create_task(_keep_store(store, logger, numbers)),
         ]
         try:
             yield
@@ -117,7 +127,7 @@ def _lifespan(
             await asyncio.wait(tasks)
             await asyncio.to_thread(scheduler.close)
             await store.close()
-            logger.info("stopped", engine_calls=scheduler.calls, engine_rows=scheduler.rows)
+            logger.info("stopped")
 
     return lifespan
 
@@ -132,15 +142,17 @@ def _on_death(lifecycle: Lifecycle, logger: FilteringBoundLogger) -> Callable[[E
     return note
 
 
-async def _keep_store(store: SessionStore, logger: FilteringBoundLogger) -> None:
+async def _keep_store(store: SessionStore, logger: FilteringBoundLogger, numbers: Metrics) -> None:
     """Open the store, and now and then give back the space of what is expired. One that fails is tried again."""
     opened = False
     while True:
         try:
             if not opened:
-                await store.open()
+                for warning in await store.open():
+                    logger.warning("the session store promises less", reason=warning)
                 opened = True
             await store.purge()
+            numbers.sessions.set(await store.count())
         except StoreError as error:
             logger.error("the session store failed", error=error, reason=str(error))
         await asyncio.sleep(PURGE_SECONDS if opened else REOPEN_SECONDS)
@@ -150,6 +162,7 @@ async def _start(
     settings: Settings,
     lifecycle: Lifecycle,
     logger: FilteringBoundLogger,
+    numbers: Metrics,
     served: ServedModel,
     scheduler: Scheduler,
     admission: Admission,
@@ -165,7 +178,9 @@ async def _start(
         sessions = SessionService(
             service.identity, service.reader, service.suggestions, admission, store, settings.session_ttl_seconds
         )
-        lifecycle.set_ready(service, sessions)
+        completions = Completions(service.identity, service.reader, admission)
+        numbers.serving(**service.identity.model_dump())
+        lifecycle.set_ready(service, sessions, completions)
     except Exception as error:
         lifecycle.failure = error
         logger.error("the engine could not be started", error=error)

@@ -21,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import DrainingError
 from app.lifecycle import Lifecycle
+from app.metrics import Metrics
 from app.problems import failure_detail, problem, problem_of
 from model.errors import PRUError
 
@@ -28,6 +29,8 @@ CLIENT_LEFT = 499
 """Logged in place of a status when the client closed the connection before it was answered."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_PROBES = ("/health/", "/metrics")
+"""Asked by machines every few seconds: logged at debug level."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -40,12 +43,14 @@ class RequestMiddleware:
         *,
         lifecycle: Lifecycle,
         logger: FilteringBoundLogger,
+        metrics: Metrics,
         max_body_bytes: int,
         deadline_seconds: float,
     ) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._logger = logger
+        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._deadline_seconds = deadline_seconds
 
@@ -88,13 +93,16 @@ class RequestMiddleware:
 
     def _log(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
         route = _route(scope)
-        write = self._logger.debug if route and route.startswith("/health/") else self._logger.info
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        status = CLIENT_LEFT if exchange.client_left else exchange.status
+        self._metrics.answered(method, route, status or 0, seconds)
+        write = self._logger.debug if route and route.startswith(_PROBES) else self._logger.info
         write(
             "request",
             request_id=exchange.request_id,
-            method=scope["method"] if scope["method"] in _METHODS else "other",
+            method=method,
             route=route,
-            status=CLIENT_LEFT if exchange.client_left else exchange.status,
+            status=status,
             milliseconds=round(seconds * 1000, 3),
         )
 

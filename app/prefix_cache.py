@@ -37,9 +37,6 @@ class PrefixCache:
         self._entries_of: Counter[int] = Counter()
         self.bytes = 0
         """What the entries are counted with: their rows and `OVERHEAD` each."""
-        self.hits = 0
-        self.misses = 0
-        """Lookups that found no state; that of no ids finds none unless one was put there."""
 
     def longest(self, ids: Ids) -> tuple[int, Floats | None]:
         """How many ids the longest beginning of `ids` [n] has whose state is here, and that row [S], for reading only.
@@ -48,10 +45,8 @@ class PrefixCache:
         """
         known = [(length, digest) for length, digest in self._digests(ids) if digest in self._rows]
         if not known:
-            self.misses += 1
             return 0, None
         length, digest = known[-1]
-        self.hits += 1
         self._rows.move_to_end(digest)
         return length, self._rows[digest][1]
 

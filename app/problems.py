@@ -1,6 +1,6 @@
-"""Errors as HTTP answers: RFC 9457 problem documents (`application/problem+json`).
+"""Errors as HTTP answers: RFC 9457 problem documents (`application/problem+json`), or OpenAI's shape under `/v1`.
 
-Boundary: one function renders every problem, whoever found it (a route, the router, the middleware). The message of
+Boundary: one class renders every problem, whoever found it (a route, the router, the middleware). The message of
 an error that is the service's own fault stays in the log.
 """
 
@@ -16,8 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUS, TOLD, FieldError, PositionError
+from app.openai_errors import openai_error, openai_status, speaks_openai
 from app.schemas import FieldProblem, Problem
 from model.errors import PRUError
 
@@ -39,12 +41,12 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A refusal with its problem document."""
-    return _response(_document(status, detail, request_id, errors), headers)
+    return ProblemResponse(_document(status, detail, request_id, errors), headers)
 
 
 def problem_of(error: PRUError, request_id: str) -> Response:
     """The refusal that one of the project's errors is."""
-    return _response(document_of(error, request_id))
+    return ProblemResponse(document_of(error, request_id))
 
 
 def document_of(error: Exception, request_id: str) -> Problem:
@@ -86,11 +88,28 @@ def _document(
     )
 
 
-def _response(document: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """ASCII JSON, so that no character of a request can make it impossible to write."""
-    retry = {"Retry-After": RETRY_AFTER[document.status]} if document.status in RETRY_AFTER else {}
-    content = json.dumps(document.model_dump(exclude_none=True)).encode("ascii")
-    return Response(content, document.status, {**retry, **(headers or {})}, PROBLEM_JSON)
+class ProblemResponse(Response):
+    """A problem document; sent to who asked for a path under `/v1`, the same in OpenAI's shape."""
+
+    def __init__(self, document: Problem, headers: Mapping[str, str] | None = None) -> None:
+        retry = {"Retry-After": RETRY_AFTER[document.status]} if document.status in RETRY_AFTER else {}
+        content = _ascii_json(document.model_dump(exclude_none=True))
+        super().__init__(content, document.status, {**retry, **(headers or {})}, PROBLEM_JSON)
+        self._document = document
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, in the shape that the path asks for."""
+        if speaks_openai(scope["path"]):
+            self.status_code = openai_status(self.status_code)
+            self.body = _ascii_json(openai_error(self._document).model_dump())
+            self.headers["Content-Type"] = "application/json"
+            self.headers["Content-Length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
+def _ascii_json(content: Mapping[str, Any]) -> bytes:
+    """JSON that no character of a request can make impossible to write."""
+    return json.dumps(content).encode("ascii")
 
 
 def failure_detail(request_id: str) -> str:
@@ -144,7 +163,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         where = f"the body is not valid JSON: {found[0]['ctx']['error']} at character {found[0]['loc'][1]}"
         return problem(HTTPStatus.BAD_REQUEST, where, request.state.request_id)
-    return _response(document_of_invalid(found, request.state.request_id))
+    return ProblemResponse(document_of_invalid(found, request.state.request_id))
 
 
 def _field_problem(error: Mapping[str, Any]) -> FieldProblem:

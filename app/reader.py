@@ -46,6 +46,7 @@ class Reader:
         self.scheduler = scheduler
         self.limits = limits
         self._cache = cache
+        self.metrics = scheduler.metrics
         self.root: Floats = np.zeros(state_size, np.float32)
         """Packed row [S] after the initial `<eos>`, from which every text goes on."""
 
@@ -54,13 +55,19 @@ class Reader:
         eos = np.array([self.vocabulary.eos_id], np.int32)
         self.root = (await self.scheduler.read(Reading(self.root, eos))).state
 
-    async def tokenise(self, path: tuple[str | int, ...], text: str, before: int, *, goes_on: bool) -> Tokens:
+    async def tokenise(
+        self, path: tuple[str | int, ...], text: str, before: int, *, goes_on: bool, specials: bool = False
+    ) -> Tokens:
         """Tokens of one text; `FieldError` where they and the `before` ones are too many for a request.
 
-        Where a text `goes_on`, the newline that ends it is an `<eos>`; else that is the one of the text's end.
+        Where a text `goes_on`, the newline that ends it is an `<eos>`; else that is the one of the text's end. With
+        `specials`, a literal `<eos>` in it is one too.
         """
         room = self.limits.tokens - before
-        tokens = await aside(len(text), lambda: self.vocabulary.tokenise(text, final_newline=goes_on, most=room))
+        tokens = await aside(
+            len(text),
+            lambda: self.vocabulary.tokenise(text, specials=specials, final_newline=goes_on, most=room),
+        )
         if len(tokens) > room:
             raise FieldError(
                 path,
@@ -72,9 +79,11 @@ class Reader:
     async def read_from_start(self, ids: Ids, *, likely: bool = False) -> Result:
         """Read a whole text, from the longest beginning of it that was read before and is remembered."""
         known, state = self._cache.longest(ids)
+        (self.metrics.miss if state is None else self.metrics.hit).inc()
         result = await self.read(self.root if state is None else state, ids[known:], likely=likely)
         if known < len(ids):
             self._cache.put(ids, result.state)
+            self.metrics.cache_bytes.set(self._cache.bytes)
         return result
 
     async def read(self, state: Floats, ids: Ids, targets: Ids | None = None, *, likely: bool = False) -> Result:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.scoring import Floats, Ids, Scores
-from model.ranking import rank
+from app.scoring import Floats, Ids, Likeliest, Scores
+from model.ranking import rank, top_k
 
 if TYPE_CHECKING:
     from app.engines.base import Engine
@@ -31,13 +31,15 @@ class Reading:
     """A sequence to read from a state, and how far it has come.
 
     `targets[j]` is scored by the vector after j ids (for j = 0 that of the state before any), so there may be one more
-    target than ids. With `likely`, the log-probabilities after the last id are part of the result.
+    target than ids. With `top`, at most the vocabulary's size, so many of the words likeliest in each target's place
+    are found too. With `likely`, the log-probabilities after the last id are part of the result.
     """
 
     state: Floats
     """Packed row [S]: at first the one before `ids`, then the one after those read."""
     ids: Ids
     targets: Ids = field(default_factory=no_ids)
+    top: int = 0
     likely: bool = False
     urgent: bool = True
     """Whether somebody waits for the next word, rather than for a text's score."""
@@ -46,10 +48,12 @@ class Reading:
     scored: int = field(default=0, init=False)
     """Targets scored so far."""
     scores: Scores = field(init=False)
+    likeliest: Likeliest = field(init=False)
 
     def __post_init__(self) -> None:
         count = len(self.targets)
         self.scores = Scores(np.empty(count, np.float32), np.empty(count, np.int32))
+        self.likeliest = Likeliest(np.empty((count, self.top), np.int32), np.empty((count, self.top), np.float32))
 
     @property
     def left(self) -> int:
@@ -59,12 +63,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a reading: the row [S] after its last id, the scores of its targets, and, where they were asked for,
-    all log-probabilities [V] after that id.
+    """What came of a reading: the row [S] after its last id, the scores of its targets, the `top` likeliest words in
+    each one's place, and, where they were asked for, all log-probabilities [V] after the last id.
     """
 
     state: Floats
     scores: Scores
+    likeliest: Likeliest
     likely: Floats | None
 
 
@@ -89,7 +94,8 @@ def advance(engine: Engine, readings: Sequence[Reading], length: int) -> list[Re
         reading.state = after[row].copy()
         reading.done += length
         reading.scored = min(len(reading.targets), reading.done + 1)
-        results.append(None if reading.left else Result(reading.state, reading.scores, likely.get(row)))
+        finished = Result(reading.state, reading.scores, reading.likeliest, likely.get(row))
+        results.append(None if reading.left else finished)
     return results
 
 
@@ -103,7 +109,11 @@ def _read_out(engine: Engine, readings: Sequence[Reading], vectors: Floats) -> d
     ends = [row for row, reading in enumerate(readings) if reading.likely and reading.left == length]
     if len(places) + len(ends) <= FEW_ROWS:
         return _read_out_together(engine, readings, vectors, places, ends)
-    if places:
+    # What is likeliest takes whole rows of log-probabilities, and so a few vectors at a time.
+    whole = [place for place in places if readings[place[0]].top]
+    for first in range(0, len(whole), FEW_ROWS):
+        _read_out_together(engine, readings, vectors, whole[first : first + FEW_ROWS], [])
+    if places := [place for place in places if not readings[place[0]].top]:
         rows, steps, _ = np.array(places).T
         targets = np.array([readings[row].targets[position] for row, _, position in places], np.int32)
         values, ranks = engine.score(vectors[rows, steps], targets)
@@ -127,9 +137,13 @@ def _read_out_together(
     rows, steps = np.array(wanted).T
     likely = engine.log_probabilities(vectors[rows, steps])
     for (row, _, position), values in zip(places, likely, strict=False):
-        target = int(readings[row].targets[position])
-        readings[row].scores.log_probabilities[position] = values[target]
-        readings[row].scores.ranks[position] = rank(values, target)
+        reading = readings[row]
+        target = int(reading.targets[position])
+        reading.scores.log_probabilities[position] = values[target]
+        reading.scores.ranks[position] = rank(values, target)
+        if reading.top:
+            best = top_k(values, reading.top)
+            reading.likeliest.ids[position], reading.likeliest.log_probabilities[position] = best
     return dict(zip(ends, likely[len(places) :], strict=True))
 
 

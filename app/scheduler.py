@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.metrics import Metrics
 from app.reading import Reading, Result, advance
 from model.errors import EngineError
 
@@ -46,13 +47,14 @@ GATHER_SECONDS = (0.001, 0.012)
 class _Ticket:
     """A reading in the queue, and who waits for it."""
 
-    __slots__ = ("dropped", "future", "loop", "reading")
+    __slots__ = ("arrived", "dropped", "future", "loop", "reading")
 
     def __init__(self, reading: Reading, loop: asyncio.AbstractEventLoop) -> None:
         self.reading = reading
         self.loop = loop
         self.future: asyncio.Future[Result] = loop.create_future()
         self.dropped = False
+        self.arrived = perf_counter()
 
 
 class _Pace:
@@ -96,11 +98,13 @@ class Scheduler:
     def __init__(
         self,
         build: Callable[[], Engine],
+        metrics: Metrics,
         on_death: Callable[[Exception], None] = lambda _: None,
         crowd: Callable[[], int] = lambda: 0,
     ) -> None:
         """`crowd` says how many requests are being served: some of them may be about to ask for a reading."""
         self._build = build
+        self.metrics = metrics
         self._on_death = on_death
         self._crowd = crowd
         self._wake = threading.Condition()
@@ -117,10 +121,6 @@ class Scheduler:
         self._last_urgent = 0.0
         self._patience = GATHER_SECONDS[0]
         self._thread: threading.Thread | None = None
-        self.calls = 0
-        """Calls of the engine so far."""
-        self.rows = 0
-        """Rows of all calls so far: over `calls`, the mean batch."""
 
     async def start(self) -> Engine:
         """Build the engine on its thread and run every part of it, so that the first request waits for nothing."""
@@ -244,8 +244,7 @@ class Scheduler:
             # Whatever it is, it takes the readings in this call along, and no others.
             outcomes = [(ticket, error) for ticket in batch]
         else:
-            self.calls += 1
-            self.rows += len(batch)
+            self._note(batch, length, began)
             pace.learn(length, len(batch), thread_time() - work_began)
             for ticket, result in zip(batch, results, strict=True):
                 if result is None:
@@ -254,9 +253,21 @@ class Scheduler:
                     outcomes.append((ticket, result))
         self._hand_out(outcomes)
 
+    def _note(self, batch: Sequence[_Ticket], length: int, began: float) -> None:
+        """Count a call that has just been made."""
+        metrics = self.metrics
+        metrics.engine_seconds.observe(perf_counter() - began)
+        metrics.batch.observe(len(batch))
+        metrics.tokens_read.inc(len(batch) * length)
+        for ticket in batch:
+            if ticket.reading.done == length:
+                metrics.queue_seconds.observe(began - ticket.arrived)
+
     def _next_batch(self, queue: deque[_Ticket], pace: _Pace) -> tuple[list[_Ticket], int]:
         """Take a batch off a queue, the oldest reading first, and the steps that all of it can go (0: none is left)."""
         waiting = [ticket for ticket in queue if not ticket.dropped]
+        self.metrics.queued.observe(len(waiting))
+        self.metrics.dropped.inc(len(queue) - len(waiting))
         queue.clear()
         if not waiting:
             return [], 0

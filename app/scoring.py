@@ -27,6 +27,14 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Likeliest:
+    """The k words likeliest at each place of a sequence, best first: their ids and log-probabilities, both [n, k]."""
+
+    ids: Ids
+    log_probabilities: Floats
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """Figures of some scored tokens. A perplexity is None where there is no token."""
 

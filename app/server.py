@@ -6,6 +6,7 @@ that neither a broken bundle nor a taken port starts a server.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -16,12 +17,14 @@ from types import FrameType
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
+from app import metrics
 from app.http_protocol import Protocol
 from app.lifecycle import Lifecycle
 from app.logs import capture_library_logs, make_logger
 from app.main import create_app
 from app.served_model import ServedModel
 from app.settings import Settings
+from app.workers import Worker, become_worker
 from model.errors import ConfigurationError, EngineError
 
 BACKLOG = 2048
@@ -30,12 +33,15 @@ GRACE_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """Marks the service as draining at the first signal, and ends where the engine failed."""
+    """Marks the service as draining at the first signal, and ends where the engine failed or its parent is gone."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, logger: FilteringBoundLogger) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, logger: FilteringBoundLogger, worker: Worker | None
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._logger = logger
+        self._worker = worker
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Refuse what is new from here on; what is in flight is finished."""
@@ -44,7 +50,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end, asked ten times a second."""
-        return await super().on_tick(counter) or self._lifecycle.failure is not None
+        orphan = self._worker is not None and self._worker.is_orphan
+        return await super().on_tick(counter) or orphan or self._lifecycle.failure is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener, wait for what is in flight, and end the lifespan."""
@@ -56,11 +63,23 @@ def run(settings: Settings, served: ServedModel) -> None:
     """Serve a checked bundle until a signal; raise `EngineError` where its engine could not be started, or died."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    listener = listen(settings.host, settings.port)
+    listeners = listen(settings.host, settings.port, settings.workers)
     logger = make_logger(settings.log_level)
     capture_library_logs(logger)
+    host, port = listeners[0].getsockname()[:2]
+    logger.info("listening", host=host, port=port, bundle=str(settings.bundle))
+    worker = become_worker(listeners, logger, metrics.forget) if len(listeners) > 1 else None
     app = create_app(settings, served, logger)
     lifecycle: Lifecycle = app.state.lifecycle
+
+    def on_ready() -> None:
+        # What was made so far stays: to look through it for garbage now and then would take tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        if worker:
+            worker.tell_ready()
+
+    lifecycle.on_ready = on_ready
     config = uvicorn.Config(
         app,
         http=Protocol,
@@ -72,23 +91,31 @@ def run(settings: Settings, served: ServedModel) -> None:
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + GRACE_SECONDS,
     )
-    host, port = listener.getsockname()[:2]
-    logger.info("listening", host=host, port=port, bundle=str(settings.bundle))
-    Server(config, lifecycle, logger).run(sockets=[listener])
+    Server(config, lifecycle, logger, worker).run(sockets=[worker.listener if worker else listeners[0]])
     if lifecycle.failure is not None:
         raise EngineError(f"the engine failed: {lifecycle.failure}")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; `ConfigurationError` where the address cannot be had."""
+def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:
+    """Listening sockets on one port; `ConfigurationError` where the address cannot be had."""
+    listeners: list[socket.socket] = []
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        if count > 1:
+            # Sockets that share a port would share it with those of another server, too.
+            socket.create_server(address[:2], family=family).close()
+        for _ in range(count):
+            # What the system chose for the first, where it was to choose, is what the others share.
+            place = (address[0], listeners[0].getsockname()[1] if listeners else address[1])
+            listeners.append(socket.create_server(place, family=family, backlog=BACKLOG, reuse_port=count > 1))
     except OSError as error:
+        for listener in listeners:
+            listener.close()
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ConfigurationError(
             f"cannot listen on {host} port {port}: {reason}; choose others with PRU_HOST and PRU_PORT"
         ) from None
+    return listeners
 
 
 def _leave(_: int, __: FrameType | None) -> None:

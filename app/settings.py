@@ -49,13 +49,20 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Serving processes, each with an engine and limits of its own; sessions are shared.",
+    )
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe log line written.")
 
     max_body_bytes: int = Field(4 * 2**20, ge=1, description="Largest request body.")
     max_texts: int = Field(1024, ge=1, description="Most texts in one request.")
     max_tokens: int = Field(250_000, ge=1, description="Most tokens read in one request, all texts together.")
     session_store: str = Field(
-        default_factory=default_store, description="Where sessions live: sqlite:///PATH (four slashes: absolute)."
+        default_factory=default_store,
+        description="Where sessions live: sqlite:///PATH (four slashes: absolute) or redis://HOST:PORT/DATABASE.",
     )
     session_ttl_seconds: float = Field(24 * 3600.0, ge=1, description="How long a session lives after its last use.")
     prefix_cache_bytes: int = Field(128 * 2**20, ge=0, description="Memory for states of texts that were read.")

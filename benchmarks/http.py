@@ -12,19 +12,24 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from rich.console import Console
 
+from app.settings import usable_cores
 from benchmarks.harness import Row, at_least, at_most, show, shown
 from benchmarks.load import Load, StreamClient, measure
 from benchmarks.server import Server, serving
 
 BUNDLED = Path(__file__).parents[1] / "bundles" / "wikitext-2"
-THREADS = 2
+CORES = usable_cores()
 SECONDS = 2.0
 CLIENTS = 32
+Work = tuple[Callable[[int, int, float], Coroutine[Any, Any, Load]], int]
+"""A load, given a port, a number of clients and seconds, and the number of clients."""
 WORDS = ("the", "of", "and", "in", "to", "a", "was", "on", "that", "as", "for", "it", "with", "by", "from", "at", "is")
 """Frequent words, known to the bundled model."""
 
@@ -122,21 +127,42 @@ async def many_sessions(port: int) -> tuple[float, float]:
     return stored, time.perf_counter() - began
 
 
-def rows(server: Server, rounds: int) -> list[Row]:
-    """Every comparison on one server, medians of some rounds."""
+def _middle(loads: list[Load], share: float) -> float:
+    return statistics.median(one.quantile(share) for one in loads)
 
-    def middle(loads: list[Load], share: float) -> float:
-        return statistics.median(one.quantile(share) for one in loads)
 
-    found: dict[str, list[Load]] = {}
+def _interleaved(server: Server, rounds: int, work: dict[str, Work]) -> dict[str, list[Load]]:
+    """What came of each of some loads, one after another, for some rounds."""
+    found: dict[str, list[Load]] = {name: [] for name in work}
     for _ in range(rounds):
-        for name, work in (
-            ("append 1", appends(server.port, 1, SECONDS)),
-            ("append 32", appends(server.port, CLIENTS, SECONDS)),
-            ("predict 1", predictions(server.port, 1, SECONDS)),
-            ("predict 32", predictions(server.port, CLIENTS, SECONDS)),
-        ):
-            found.setdefault(name, []).append(uvloop.run(work))
+        for name, (load, clients) in work.items():
+            found[name].append(uvloop.run(load(server.port, clients, SECONDS)))
+    return found
+
+
+def append_rows(server: Server, rounds: int, setup: str) -> list[Row]:
+    """What many clients gain that append at once."""
+    found = _interleaved(server, rounds, {"1": (appends, 1), "32": (appends, CLIENTS)})
+    rate = {name: statistics.median(one.rate for one in loads) for name, loads in found.items()}
+    return [
+        at_least(
+            f"append of one word, {setup}: requests a second of 32 clients / of one",
+            f"{rate['32']:,.0f}/s, {rate['1']:,.0f}/s",
+            rate["32"] / rate["1"],
+            2.5,
+        ),
+        at_most(
+            f"append of one word, {setup}, 32 clients: p99 / p50",
+            f"{_middle(found['32'], 0.99) * 1e3:.1f} ms, {_middle(found['32'], 0.5) * 1e3:.1f} ms",
+            _middle(found["32"], 0.99) / _middle(found["32"], 0.5),
+            4,
+        ),
+    ]
+
+
+def rows(server: Server, rounds: int) -> list[Row]:
+    """Every other comparison on one server, medians of some rounds."""
+    found = _interleaved(server, rounds, {"1": (predictions, 1), "32": (predictions, CLIENTS)})
     rate = {name: statistics.median(one.rate for one in loads) for name, loads in found.items()}
     pairs = [uvloop.run(beside_a_long_text(server.port, SECONDS)) for _ in range(rounds)]
     quiet, busy = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -145,27 +171,15 @@ def rows(server: Server, rounds: int) -> list[Row]:
     append, first = statistics.median(appended), statistics.median(streamed)
     return [
         at_least(
-            "append of one word: requests a second of 32 clients / of one",
-            f"{rate['append 32']:,.0f}/s, {rate['append 1']:,.0f}/s",
-            rate["append 32"] / rate["append 1"],
-            2.5,
-        ),
-        at_most(
-            "append of one word, 32 clients: p99 / p50",
-            f"{middle(found['append 32'], 0.99) * 1e3:.1f} ms, {middle(found['append 32'], 0.5) * 1e3:.1f} ms",
-            middle(found["append 32"], 0.99) / middle(found["append 32"], 0.5),
-            4,
-        ),
-        at_least(
             "predict after ten unseen words: requests a second of 32 clients / of one",
-            f"{rate['predict 32']:,.0f}/s, {rate['predict 1']:,.0f}/s",
-            rate["predict 32"] / rate["predict 1"],
+            f"{rate['32']:,.0f}/s, {rate['1']:,.0f}/s",
+            rate["32"] / rate["1"],
             2,
         ),
         at_most(
             "append of one word while 100,000 words are scored: p99 / p99 without",
-            f"{middle(busy, 0.99) * 1e3:.1f} ms, {middle(quiet, 0.99) * 1e3:.1f} ms",
-            middle(busy, 0.99) / middle(quiet, 0.99),
+            f"{_middle(busy, 0.99) * 1e3:.1f} ms, {_middle(quiet, 0.99) * 1e3:.1f} ms",
+            _middle(busy, 0.99) / _middle(quiet, 0.99),
             3,
         ),
         at_most(
@@ -188,20 +202,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of every load")
     rounds = parser.parse_args().rounds
     console = Console()
+    found: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
-        batch = _mean_batch(Path(name) / "batch")
-        with serving(BUNDLED, THREADS, Path(name) / "load") as server:
-            show("bundled model over HTTP", [batch, *rows(server, rounds)], console)
+        for workers, threads, setup in ((1, CORES, "one worker"), (CORES, 1, f"{CORES} workers of a thread each")):
+            folder = Path(name) / str(workers)
+            with serving(BUNDLED, threads, folder / "batch", workers) as server:
+                uvloop.run(appends(server.port, CLIENTS, SECONDS))
+            found.append(_mean_batch(folder / "batch" / "log", setup))
+            with serving(BUNDLED, threads, folder / "load", workers) as server:
+                found += append_rows(server, rounds, setup)
+                if workers == 1:
+                    found += rows(server, rounds)
+    show("bundled model over HTTP", found, console)
 
 
-def _mean_batch(folder: Path) -> Row:
-    """Rows that a call of the engine has when 32 clients append, by the server's own count."""
-    with serving(BUNDLED, THREADS, folder) as server:
-        uvloop.run(appends(server.port, CLIENTS, SECONDS))
-    lines = map(json.loads, (folder / "log").read_text(encoding="utf-8").splitlines())
-    [stopped] = (line for line in lines if line["event"] == "stopped")
-    calls, advanced = stopped["engine_calls"], stopped["engine_rows"]
-    return at_least("append of one word, 32 clients: rows / call", f"{advanced:,} / {calls:,}", advanced / calls, 8)
+def _mean_batch(log: Path, setup: str) -> Row:
+    """Rows that a call of the engine had, by the workers' own count."""
+    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+    stopped = [line for line in lines if line["event"] == "stopped"]
+    calls, advanced = (sum(line[count] for line in stopped) for count in ("engine_calls", "engine_rows"))
+    label = f"append of one word, {setup}, 32 clients: rows / call"
+    return at_least(label, f"{advanced:,} / {calls:,}", advanced / calls, 8)
 
 
 if __name__ == "__main__":

@@ -44,14 +44,20 @@ class Server:
 
 
 @contextmanager
-def serving(bundle: Path, threads: int, folder: Path) -> Iterator[Server]:
+def serving(bundle: Path, threads: int, folder: Path, workers: int = 1) -> Iterator[Server]:
     """A ready server of `bundle`, its engine on `threads` threads and other settings at their defaults.
 
     Its log and whatever it keeps go into a new `folder`.
     """
     folder.mkdir(parents=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PRU_")}
-    settings = {"PRU_BUNDLE": str(bundle), "PRU_THREADS": str(threads), "PRU_PORT": "0", "XDG_STATE_HOME": str(folder)}
+    settings = {
+        "PRU_BUNDLE": str(bundle),
+        "PRU_THREADS": str(threads),
+        "PRU_WORKERS": str(workers),
+        "PRU_PORT": "0",
+        "XDG_STATE_HOME": str(folder),
+    }
     log = folder / "log"
     # A file takes the log's lines without anyone who reads them and takes time from the server.
     with log.open("wb") as output:

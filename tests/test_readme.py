@@ -115,6 +115,19 @@ def test_requests_get_the_answers_that_the_readme_shows(server: str, command: st
     assert_part_of(json.loads(expected), answer)
 
 
+def test_the_example_in_python_runs_as_it_stands(server: str) -> None:
+    [program] = [content for language, content in blocks() if language == "python"]
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace(ADDRESS, server)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 3
+
+
 @pytest.mark.parametrize(("command", "_"), examples("app predict"))
 def test_terminal_commands_run(command: str, _: None) -> None:
     printed = shell(command)

@@ -7,6 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app.openai_errors import openai_status, speaks_openai
+from app.openai_schemas import OpenAIErrorAnswer
 from app.problems import PROBLEM_JSON, RETRY_AFTER
 from app.schemas import Problem
 
@@ -22,6 +24,12 @@ MEANING = {
     HTTPStatus.SERVICE_UNAVAILABLE: "The service is starting or stopping.",
     HTTPStatus.GATEWAY_TIMEOUT: "The request was not done within the deadline.",
 }
+
+OPENAI_MEANING = {
+    HTTPStatus.BAD_REQUEST: "The body cannot be parsed, or a field is wrong; `param` says which.",
+    HTTPStatus.NOT_FOUND: "There is no such model.",
+}
+"""What differs under `/v1`."""
 
 REQUEST_ID_FIELD = {
     "X-Request-Id": {
@@ -60,6 +68,24 @@ REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLIC
 """Every refusal that a request with a body may meet."""
 
 
+def openai_errors(*statuses: HTTPStatus) -> Responses:
+    """The same for a route under `/v1`, in OpenAI's shape."""
+    return {
+        openai_status(status): {
+            "description": OPENAI_MEANING.get(status, MEANING[status]),
+            "headers": RETRY_AFTER_FIELD if status in RETRY_AFTER else {},
+            "model": OpenAIErrorAnswer,
+        }
+        for status in statuses
+    }
+
+
+OPENAI_UNKNOWN = openai_errors(HTTPStatus.NOT_FOUND)
+OPENAI_UNREADY = openai_errors(HTTPStatus.SERVICE_UNAVAILABLE)
+OPENAI_REFUSALS = openai_errors(*(MEANING.keys() - {HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY}))
+"""Every error that a request with a body may meet under `/v1`."""
+
+
 def add_problem_schema(app: FastAPI) -> None:
     """Make the document of all the routes included so far, and put into it what FastAPI leaves out of it.
 
@@ -69,7 +95,12 @@ def add_problem_schema(app: FastAPI) -> None:
     schema = Problem.model_json_schema(mode="serialization", ref_template=SCHEMA)
     document = app.openapi()
     document["components"]["schemas"] |= schema.pop("$defs") | {Problem.__name__: schema}
-    for path in document["paths"].values():
-        for operation in path.values():
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if speaks_openai(path):
+                # FastAPI documents its own answer to wrong fields where nobody says what 422 is.
+                operation["responses"].pop(str(HTTPStatus.UNPROCESSABLE_ENTITY.value), None)
             for response in operation["responses"].values():
                 response["headers"] = response.get("headers", {}) | REQUEST_ID_FIELD

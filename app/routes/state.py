@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from app.completions import Completions
 from app.lifecycle import Lifecycle
+from app.metrics import Metrics
 from app.model_service import ModelService
 from app.served_model import ServedModel
 from app.sessions.service import SessionService
@@ -25,6 +27,17 @@ def service(request: Request) -> ModelService:
 def sessions(request: Request) -> SessionService:
     """What answers for sessions; `ServiceError` while nothing does."""
     return lifecycle(request).sessions
+
+
+def completions(request: Request) -> Completions:
+    """What answers for completions and ids; `ServiceError` while nothing does."""
+    return lifecycle(request).completions
+
+
+def metrics(request: Request) -> Metrics:
+    """What is counted and timed."""
+    found: Metrics = request.app.state.metrics
+    return found
 
 
 def served_model(request: Request) -> ServedModel:

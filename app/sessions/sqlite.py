@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 from app.errors import AnswerExistsError, StoreError
 from app.sessions.sqlite_file import damaged
 from app.sessions.sqlite_thread import SQLiteThread
-from app.sessions.store import SessionRecord, StoredAnswer
+from app.sessions.store import SessionRecord, StoredAnswer, checksum
 
 Kept = TypeVar("Kept", SessionRecord, StoredAnswer)
 
@@ -54,9 +53,10 @@ class SQLiteStore:
         self._now = now
         self._thread = SQLiteThread(path, busy_timeout)
 
-    async def open(self) -> None:
+    async def open(self) -> list[str]:
         """Open the file, made where it is missing."""
         await self._thread.start()
+        return []
 
     async def close(self) -> None:
         """Finish what waits and close the file."""
@@ -151,23 +151,15 @@ class SQLiteStore:
         if answer is not None:
             connection.execute(_KEEP_ANSWER, _row(answer))
 
-    def _checked(self, kept: Kept, checksum: int) -> Kept:
+    def _checked(self, kept: Kept, expected: int) -> Kept:
         """`kept` if its bytes are those that were written: SQLite notices damage to its own structure only."""
-        if _checksum(kept) != checksum:
+        if checksum(kept) != expected:
             raise damaged(self._path)
         return kept
 
 
 def _row(kept: SessionRecord | StoredAnswer) -> dict[str, Any]:
-    return {**vars(kept), "checksum": _checksum(kept)}
-
-
-def _checksum(kept: SessionRecord | StoredAnswer) -> int:
-    checksum = 0
-    for value in vars(kept).values():
-        if isinstance(value, bytes):
-            checksum = zlib.crc32(value, checksum)
-    return checksum
+    return {**vars(kept), "checksum": checksum(kept)}
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:

@@ -1,12 +1,14 @@
-"""What sessions are and what every store of them promises: the contract that SQLite implements and others may.
+"""What sessions are and what every store of them promises: the contract that SQLite and Redis implement.
 
 Boundary: bytes and numbers. A store keeps records and gives them back unchanged; it knows no engine, text or HTTP, and
 never looks into a state. What it acknowledged it has: an operation that could not be made to last raises `StoreError`
-and has changed nothing. Expired sessions and answers are as good as gone, whether `purge` has removed them or not.
+and has changed nothing, but where a connection broke before the reply came: then nobody knows, and the error says so.
+Expired sessions and answers are as good as gone, whether `purge` has removed them or not.
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +53,15 @@ class StoredAnswer:
     """Unix seconds from which on the answer is gone."""
 
 
+def checksum(kept: SessionRecord | StoredAnswer) -> int:
+    """CRC-32 of the bytes in a record, by which a store tells that they are those it was given."""
+    found = 0
+    for value in vars(kept).values():
+        if isinstance(value, bytes):
+            found = zlib.crc32(value, found)
+    return found
+
+
 class SessionStore(Protocol):
     """Keeps sessions, for any number of tasks on the event loop that opened it and of processes beside it.
 
@@ -58,8 +69,11 @@ class SessionStore(Protocol):
     raise `StoreError`.
     """
 
-    async def open(self) -> None:
-        """Make the store ready; raise `StoreError` where it cannot be."""
+    async def open(self) -> list[str]:
+        """Make the store ready; raise `StoreError` where it cannot be.
+
+        Returns what an operator should know of it, a line each: how it is set up to promise less than it might.
+        """
 
     async def close(self) -> None:
         """Finish what was asked and let go of everything. Whatever is asked later raises `StoreError`."""

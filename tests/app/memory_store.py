@@ -19,8 +19,9 @@ class MemoryStore:
         self.answers: dict[str, StoredAnswer] = {}
         self.fail: Exception | None = None
 
-    async def open(self) -> None:
+    async def open(self) -> list[str]:
         self._check()
+        return []
 
     async def close(self) -> None:
         """Nothing to let go of."""

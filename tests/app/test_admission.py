@@ -8,12 +8,13 @@ import pytest
 
 from app.admission import Admission
 from app.errors import DeadlineError, OverloadedError
+from app.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_one_request_runs_and_as_many_as_the_limit_wait_and_more_are_refused() -> None:
-    admission = Admission(2, 1, None)
+    admission = Admission(2, 1, None, Metrics())
     end = asyncio.Event()
 
     async def request() -> str:
@@ -31,7 +32,7 @@ async def test_one_request_runs_and_as_many_as_the_limit_wait_and_more_are_refus
 
 
 async def test_a_request_past_its_deadline_is_given_up_and_makes_room() -> None:
-    admission = Admission(0, 1, 0.05)
+    admission = Admission(0, 1, 0.05, Metrics())
     for _ in range(2):
         with pytest.raises(DeadlineError, match=r"not done within 0\.05 seconds"):
             async with admission.admit():
@@ -40,7 +41,7 @@ async def test_a_request_past_its_deadline_is_given_up_and_makes_room() -> None:
 
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
 async def test_a_request_that_fails_makes_room_and_keeps_its_error(error: type[BaseException]) -> None:
-    admission = Admission(0, 1, 20)
+    admission = Admission(0, 1, 20, Metrics())
     for _ in range(2):
         with pytest.raises(error):
             async with admission.admit():
@@ -48,7 +49,7 @@ async def test_a_request_that_fails_makes_room_and_keeps_its_error(error: type[B
 
 
 async def test_tokens_of_all_requests_inside_are_bounded_and_one_alone_may_bring_any_number() -> None:
-    admission = Admission(5, 100, None)
+    admission = Admission(5, 100, None, Metrics())
     async with admission.admit() as first:
         first(1000)
         async with admission.admit() as second:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BlobError
+from app.metrics import Metrics
 from app.prefix_cache import PrefixCache
 from app.reader import Reader, RequestLimits
 from app.scheduler import Scheduler
@@ -45,7 +46,7 @@ def state_after(ids: list[int]) -> Floats:
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[Reader]:
-    scheduler = Scheduler(lambda: NumpyEngine(SIZE))
+    scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics())
     engine = await scheduler.start()
     reader = Reader(VOCABULARY, engine.state_size, scheduler, PrefixCache(1 << 20), RequestLimits(1, 10_000))
     await reader.start()

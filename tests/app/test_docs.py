@@ -51,8 +51,15 @@ def test_every_route_is_documented(client: TestClient) -> None:
         "/sessions/{session_id}/fork": {"post"},
         "/sessions/{session_id}/continue": {"post"},
         "/sessions/{session_id}/export": {"get"},
+        "/v1/completions": {"post"},
+        "/v1/models": {"get"},
+        "/v1/models/{model}": {"get"},
+        "/tokenize": {"post"},
+        "/detokenize": {"post"},
+        "/tokenizer_info": {"get"},
         "/health/live": {"get"},
         "/health/ready": {"get"},
+        "/metrics": {"get"},
     }
 
 
@@ -72,6 +79,17 @@ def test_every_refusal_is_documented_as_a_problem(client: TestClient, path: str)
         assert list(response["content"]) == ["application/json" if status == "200" else "application/problem+json"]
 
 
+def test_every_refusal_under_v1_is_documented_in_openais_shape(client: TestClient) -> None:
+    paths = document(client)["paths"]
+    responses = paths["/v1/completions"]["post"]["responses"]
+    assert responses.keys() == {"200", "400", "404", "408", "413", "415", "429", "503", "504"}
+    assert responses["200"]["content"].keys() == {"application/json", "text/event-stream"}
+    schema = {"$ref": "#/components/schemas/OpenAIErrorAnswer"}
+    for status in responses.keys() - {"200"}:
+        assert responses[status]["content"] == {"application/json": {"schema": schema}}, status
+    assert paths["/v1/models/{model}"]["get"]["responses"].keys() == {"200", "404", "503"}
+
+
 def test_the_header_fields_of_answers_are_documented(client: TestClient) -> None:
     for path, operations in document(client)["paths"].items():
         for operation in operations.values():
@@ -87,6 +105,10 @@ def test_every_field_that_a_client_sends_is_described(client: TestClient) -> Non
         "PredictRequest", "PerplexityRequest", "CreateRequest", "AppendRequest", "RewindRequest", "ContinueRequest",
     ):  # fmt: skip
         assert schemas[name]["additionalProperties"] is False
+        for field, schema in schemas[name]["properties"].items():
+            assert schema.get("description"), f"{name}.{field}"
+    for name in ("CompletionRequest", "StreamOptions", "TokenizeRequest", "DetokenizeRequest"):
+        assert "additionalProperties" not in schemas[name]
         for field, schema in schemas[name]["properties"].items():
             assert schema.get("description"), f"{name}.{field}"
 

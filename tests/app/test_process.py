@@ -104,7 +104,8 @@ def test_a_missing_bundle_is_one_line_and_status_2_and_starts_nothing(tmp_path: 
 
 
 def test_a_taken_port_is_an_error_that_names_the_settings() -> None:
-    with listen("127.0.0.1", 0) as listener:
+    [listener] = listen("127.0.0.1", 0)
+    with listener:
         port = listener.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"port {port}: Address already in use; .* PRU_PORT"):
             listen("127.0.0.1", port)

@@ -52,21 +52,22 @@ def finish(readings: list[Reading], lengths: st.DataObject | None = None) -> lis
     return [results[id(reading)] for reading in readings]
 
 
-@pytest.mark.parametrize("few_rows", [0, 64])
+@pytest.mark.parametrize("few_rows", [1, 64])
 @settings(max_examples=30)
 @given(before=st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=4), texts=sequences, data=st.data())
 def test_grouping_and_cutting_change_no_number(
     few_rows: int, before: list[int], texts: list[list[int]], data: st.DataObject
 ) -> None:
     last_unread = data.draw(st.booleans())
+    tops = [data.draw(st.integers(0, 3)) for _ in texts]
     readings = [
-        Reading(state_after(before), as_ids(ids[:-1] if last_unread else ids), as_ids(ids), likely=True)
-        for ids in texts
+        Reading(state_after(before), as_ids(ids[:-1] if last_unread else ids), as_ids(ids), top=top, likely=True)
+        for ids, top in zip(texts, tops, strict=True)
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading_module, "FEW_ROWS", few_rows)
         results = finish(readings, data)
-    for ids, result in zip(texts, results, strict=True):
+    for ids, top, result in zip(texts, tops, results, strict=True):
         read = before + (ids[:-1] if last_unread else ids)
         np.testing.assert_allclose(result.state, state_after(read), atol=1e-6)
         assert result.likely is not None
@@ -77,6 +78,9 @@ def test_grouping_and_cutting_change_no_number(
         assert result.scores.ranks.tolist() == [
             1 + int((row > row[target]).sum()) for row, target in zip(rows, ids, strict=True)
         ]
+        assert result.likeliest.ids.tolist() == [np.argsort(-row, kind="stable")[:top].tolist() for row in rows]
+        best = [np.sort(row)[::-1][:top] for row in rows]
+        np.testing.assert_allclose(result.likeliest.log_probabilities, np.reshape(best, (len(ids), top)), atol=1e-5)
 
 
 def test_nothing_is_computed_that_is_not_wanted() -> None:
@@ -88,6 +92,27 @@ def test_nothing_is_computed_that_is_not_wanted() -> None:
     assert result is not None
     assert result.likely is None
     assert len(result.scores.ranks) == 0
+
+
+def test_what_is_likeliest_is_found_a_few_vectors_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_module, "FEW_ROWS", 4)
+    engine = NumpyEngine(SIZE)
+    most = 0
+    log_probabilities = engine.log_probabilities
+
+    def counted(hidden: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        nonlocal most
+        most = max(most, len(hidden))
+        return log_probabilities(hidden)
+
+    monkeypatch.setattr(engine, "log_probabilities", counted)
+    ids = as_ids(list(range(SIZE)))
+    [result] = advance(engine, [Reading(state_after([1]), ids[:-1], ids, top=2)], SIZE - 1)
+    assert result is not None
+    assert (most, engine.head_rows) == (4, SIZE)
+    # What is likeliest is equal to the bit to the score where it is the target.
+    hits = result.likeliest.ids[:, 0] == ids
+    assert result.likeliest.log_probabilities[hits, 0].tolist() == result.scores.log_probabilities[hits].tolist()
 
 
 def test_the_last_vector_alone_gives_the_next_words() -> None:

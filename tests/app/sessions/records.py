@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from app.sessions.redis import RedisStore
 from app.sessions.sqlite import SQLiteStore
 from app.sessions.store import SessionRecord, StoredAnswer
+from tests.redis_server import RedisServer
 
 START = 1_000_000.0
 """Where the clock stands at first."""
@@ -82,5 +84,12 @@ def answer(key: str = "key", body: bytes = b'{"position": 1}', expires_at: float
 async def sqlite_store(path: Path, clock: Clock, busy_timeout: float = 5.0) -> SQLiteStore:
     """An open store on a file."""
     store = SQLiteStore(path, busy_timeout=busy_timeout, now=clock)
+    await store.open()
+    return store
+
+
+async def redis_store(redis: RedisServer, clock: Clock, timeout: float = 5.0) -> RedisStore:
+    """An open store in a Redis."""
+    store = RedisStore(redis.url, timeout=timeout, now=clock)
     await store.open()
     return store

@@ -169,7 +169,7 @@ async def test_an_address_is_a_path_as_sqlalchemy_has_it(tmp_path: Path, monkeyp
         "sqlite:///:memory:",
         "sqlite:///x.db?mode=ro",
         "SQLITE:///x.db",
-        "redis://user:secret@host",
+        "postgresql://user:secret@host",
     ],
 )
 def test_an_address_that_names_no_file_is_refused_and_not_repeated(url: str) -> None:

@@ -6,30 +6,35 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.errors import AnswerExistsError, StoreError
 from app.sessions.store import SessionRecord, SessionStore, StoredAnswer
-from tests.app.sessions.records import START, TTL, Clock, answer, following, record, sqlite_store
+from tests.app.sessions.records import START, TTL, Clock, answer, following, record, redis_store, sqlite_store
 
 pytestmark = pytest.mark.anyio
 
 Stores = Callable[[], Awaitable[SessionStore]]
 
 
-OPEN: dict[str, Callable[[Path, Clock], Awaitable[SessionStore]]] = {"sqlite": sqlite_store}
-"""How each kind of store is opened for a test."""
+OPEN: dict[str, tuple[str, Callable[[Any, Clock], Awaitable[SessionStore]]]] = {
+    "sqlite": ("path", sqlite_store),
+    "redis": ("redis", redis_store),
+}
+"""The fixture that says where each kind of store is, and how it is opened there."""
 
 
 @pytest.fixture(params=OPEN)
-async def stores(request: pytest.FixtureRequest, path: Path, clock: Clock) -> AsyncIterator[Stores]:
+async def stores(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Stores]:
     """Opens stores that share their sessions, as those of several servers do."""
+    fixture, open_there = OPEN[request.param]
+    place = request.getfixturevalue(fixture)
     async with AsyncExitStack() as opened:
 
         async def another() -> SessionStore:
-            store = await OPEN[request.param](path, clock)
+            store = await open_there(place, clock)
             opened.push_async_callback(store.close)
             return store
 

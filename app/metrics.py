@@ -1,0 +1,126 @@
+"""What the service counts and times, for Prometheus.
+
+Boundary: names, buckets and the numbers behind them. Each application has a registry of its own. Where several workers
+serve, they write into files of the folder in `PROMETHEUS_MULTIPROC_DIR`, and whichever is asked answers for all: the
+variable must be set before this module is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder that workers share."""
+
+SECONDS = (
+    *(0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1),
+    *(0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
+)
+"""Bounds of the times' buckets: a step of the engine takes a third of a millisecond, a long text a minute."""
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+class Metrics:
+    """The instruments of one application. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._own = own = CollectorRegistry()
+        self._requests = Counter("pru_requests", "Requests answered.", ["method", "route", "status"], registry=own)
+        self._request_seconds = Histogram(
+            "pru_request_seconds",
+            "From a request's head to its answer's end.",
+            ["route"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.inside = Gauge(
+            "pru_requests_inside",
+            "Requests that were let in and are not answered yet.",
+            multiprocess_mode="livesum",
+            registry=own,
+        )
+        self.queue_seconds = Histogram(
+            "pru_queue_seconds",
+            "From a reading's arrival to its first call of the engine.",
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.queued = Histogram(
+            "pru_queued_readings", "Readings that waited when a call of the engine began.", buckets=ROWS, registry=own
+        )
+        self.batch = Histogram(
+            "pru_batch_rows", "Readings advanced by a call of the engine.", buckets=ROWS, registry=own
+        )
+        self.engine_seconds = Histogram(
+            "pru_engine_seconds", "Time of a call of the engine, heads included.", buckets=SECONDS, registry=own
+        )
+        self.tokens_read = Counter("pru_tokens_read", "Tokens that the engine read.", registry=own)
+        self.tokens_generated = Counter("pru_tokens_generated", "Tokens that were drawn.", registry=own)
+        self.dropped = Counter(
+            "pru_readings_dropped", "Readings given up before they were finished: nobody waited any more.", registry=own
+        )
+        self._lookups = Counter(
+            "pru_prefix_cache_lookups", "Texts looked up, by whether a beginning was known.", ["found"], registry=own
+        )
+        self.cache_bytes = Gauge(
+            "pru_prefix_cache_bytes", "Memory of remembered states.", multiprocess_mode="livesum", registry=own
+        )
+        self.sessions = Gauge(
+            "pru_sessions",
+            "Sessions in the store, counted once a minute.",
+            multiprocess_mode="mostrecent",
+            registry=own,
+        )
+        self._store_seconds = Histogram(
+            "pru_session_store_seconds",
+            "Time of an operation of the session store, waiting included.",
+            ["operation"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self._info = Gauge(
+            "pru_model_info",
+            "1, for the model that is served.",
+            ["name", "sha256", "engine", "precision"],
+            multiprocess_mode="max",
+            registry=own,
+        )
+        self.hit, self.miss = (self._lookups.labels(found) for found in ("true", "false"))
+        self._counter_of = lru_cache(1024)(self._requests.labels)
+        self._timer_of = lru_cache(256)(self._request_seconds.labels)
+        self._store_timer_of = lru_cache(16)(self._store_seconds.labels)
+
+    def answered(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Count a request. A route is a template, None where none matched: neither may grow with what clients send."""
+        self._counter_of(method, route or "none", str(status)).inc()
+        self._timer_of(route or "none").observe(seconds)
+
+    def stored(self, operation: str, seconds: float) -> None:
+        """Observe an operation of the session store."""
+        self._store_timer_of(operation).observe(seconds)
+
+    def serving(self, name: str, sha256: str, engine: str, precision: str) -> None:
+        """Say which model is served."""
+        self._info.labels(name, sha256, engine, precision).set(1)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All numbers, and their content type, in the format that a scraper's `Accept` prefers."""
+        encode, content_type = choose_encoder(accept)
+        registry = self._own
+        if FOLDER in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        write: Callable[[CollectorRegistry], bytes] = encode
+        return write(registry), content_type
+
+
+def forget(worker: int) -> None:
+    """Take what a process that ended holds at the moment out of the sums; what it has counted stays in them."""
+    if FOLDER in os.environ:
+        mark_process_dead(worker)  # type: ignore[no-untyped-call]

@@ -1,0 +1,131 @@
+"""`POST /v1/completions` and `GET /v1/models`: OpenAI's shapes, so that existing clients work unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.sse import EventSourceResponse, format_sse_event
+from structlog.typing import FilteringBoundLogger
+
+from app.completions import Completions
+from app.errors import TOLD
+from app.openai_errors import PREFIX, openai_error
+from app.openai_schemas import Choice, Completion, CompletionRequest, ServedModelEntry, ServedModels, Usage
+from app.problems import document_of
+from app.reader import aside
+from app.routes.documentation import OPENAI_REFUSALS, OPENAI_UNKNOWN, OPENAI_UNREADY
+from app.routes.model import require_json
+from app.routes.state import completions
+from app.schemas import Answer
+
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+"""An event of a stream, for OpenAPI."""
+
+router = APIRouter(prefix=PREFIX, tags=["openai"])
+
+
+@router.post(
+    "/completions",
+    dependencies=[Depends(require_json)],
+    response_model=Completion,
+    responses=OPENAI_REFUSALS
+    | {
+        200: {
+            "description": "One answer, or with `stream` events without a name, each a Completion with a piece of one "
+            "choice, and `[DONE]` after them; should it fail on the way, an OpenAIErrorAnswer ends them.",
+            "content": {"text/event-stream": {"schema": EVENT}},
+        }
+    },
+    summary="Write on after prompts, or score them",
+)
+async def complete(body: CompletionRequest, request: Request) -> Response:
+    """Let the model write on after each prompt; with `echo` and `logprobs`, also score the prompts.
+
+    A prompt of text is read after an initial `<eos>`, so its first token has a log-probability. Ids are read
+    literally, so the first one has none: begin them with the id of `<eos>`. Log-probabilities are natural and the
+    model's own over the whole vocabulary; `<unk>` has its place among them and is never written. A choice ends with
+    `<eos>`, which the arrays hold and the text does not, before a stop text, or after `max_tokens`.
+    """
+    answering = completions(request)
+    if not body.stream:
+        answer = await answering.answer(body)
+        size = sum(len(choice.text) for choice in answer.choices)
+        return Response(await aside(size, answer.model_dump_json), media_type="application/json")
+    pieces = Pieces(answering, body)
+    try:
+        # What can be refused is refused before the stream begins.
+        first = await pieces.next()
+    except BaseException:
+        await pieces.close()
+        raise
+    tell_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    return EventSourceResponse(_events(first, pieces, answering.head(), request, tell_usage=tell_usage))
+
+
+@router.get("/models", responses=OPENAI_UNREADY, summary="The models served")
+async def models(request: Request) -> ServedModels:
+    """The one model that is served."""
+    return ServedModels(data=[completions(request).model])
+
+
+@router.get("/models/{model}", responses=OPENAI_UNKNOWN | OPENAI_UNREADY, summary="A model served")
+async def model(model: str, request: Request) -> ServedModelEntry:
+    """The model that is served, by its name."""
+    return completions(request).find_model(model)
+
+
+class Pieces:
+    """Pieces of choices written by a task of their own, so that a client that reads slowly holds nothing up.
+
+    What waits to be read is small: at most as many tokens as one request may ask for.
+    """
+
+    def __init__(self, answering: Completions, body: CompletionRequest) -> None:
+        self._queue: asyncio.Queue[Choice | Usage | Exception] = asyncio.Queue()
+        self._task = asyncio.create_task(self._write(answering, body))
+
+    async def _write(self, answering: Completions, body: CompletionRequest) -> None:
+        try:
+            self._queue.put_nowait(await answering.write(body, self._queue.put_nowait))
+        except Exception as error:
+            self._queue.put_nowait(error)
+
+    async def next(self) -> Choice | Usage:
+        """The next piece, or the usage at the end; raises what ended the writing."""
+        item = await self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def close(self) -> None:
+        """Write no more."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+async def _events(
+    item: Choice | Usage, pieces: Pieces, head: dict[str, Any], request: Request, *, tell_usage: bool
+) -> AsyncIterator[bytes]:
+    """Events from the first item on. The status was sent with the first, so an error is an event too."""
+    try:
+        while isinstance(item, Choice):
+            yield _event(Completion(**head, choices=[item], usage=None))
+            item = await pieces.next()
+        if tell_usage:
+            yield _event(Completion(**head, choices=[], usage=item))
+        yield format_sse_event(data_str="[DONE]")
+    except Exception as error:
+        request_id: str = request.state.request_id
+        if not isinstance(error, TOLD):
+            logger: FilteringBoundLogger = request.app.state.logger
+            logger.error("failed", request_id=request_id, route=f"{PREFIX}/completions", error=error)
+        yield _event(openai_error(document_of(error, request_id)))
+    finally:
+        await pieces.close()
+
+
+def _event(answer: Answer) -> bytes:
+    return format_sse_event(data_str=answer.model_dump_json())

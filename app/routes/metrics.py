@@ -1,0 +1,27 @@
+"""`GET /metrics`: what Prometheus scrapes."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request, Response
+
+from app.routes.documentation import problems
+from app.routes.state import metrics
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/metrics",
+    summary="Numbers for Prometheus",
+    response_class=Response,
+    responses=problems(HTTPStatus.SERVICE_UNAVAILABLE)
+    | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def scrape(request: Request) -> Response:
+    """Every counter, gauge and histogram, of all workers together."""
+    accept = request.headers.get("accept", "")
+    body, content_type = await asyncio.to_thread(metrics(request).exposition, accept)
+    return Response(body, headers={"Content-Type": content_type})

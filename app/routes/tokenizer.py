@@ -1,0 +1,39 @@
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as evaluation harnesses ask for them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Depends, Request
+
+from app.openai_schemas import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest, TokenizerInfo
+from app.routes.documentation import REFUSALS, problems
+from app.routes.model import require_json
+from app.routes.state import completions, service
+
+router = APIRouter(tags=["tokenizer"])
+
+
+@router.post("/tokenize", dependencies=[Depends(require_json)], responses=REFUSALS, summary="Text to ids")
+async def tokenize(body: TokenizeRequest, request: Request) -> TokenizeAnswer:
+    """Ids of a text, as a prompt of `/v1/completions` has them: no `<eos>` is added before it or after it."""
+    tokens = await completions(request).tokenise(body.prompt)
+    return TokenizeAnswer(tokens=tokens, count=len(tokens))
+
+
+@router.post("/detokenize", dependencies=[Depends(require_json)], responses=REFUSALS, summary="Ids to text")
+async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizeAnswer:
+    """Ids as people write them; what was read as `<unk>` stays so."""
+    return DetokenizeAnswer(prompt=await completions(request).detokenise(body.tokens))
+
+
+@router.get("/tokenizer_info", responses=problems(HTTPStatus.SERVICE_UNAVAILABLE), summary="Special tokens")
+async def tokenizer_info(request: Request) -> TokenizerInfo:
+    """The vocabulary's special tokens. Every text begins after `<eos>`, which also ends it."""
+    vocabulary = service(request).vocabulary
+    return TokenizerInfo(
+        eos_token=vocabulary.word_of(vocabulary.eos_id),
+        unk_token=vocabulary.word_of(vocabulary.unk_id),
+        vocab_size=len(vocabulary),
+        convention=vocabulary.convention.value,
+    )

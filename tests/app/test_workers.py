@@ -1,0 +1,116 @@
+"""Several serving processes on one port: shared work, replaced when they end, ended together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app.server import listen
+from model.errors import ConfigurationError
+from tests.app.processes import SERVE_SLOWLY, Service, run, served
+from tests.app.serving import PATIENCE, until
+
+
+def two_workers() -> AbstractContextManager[Service]:
+    """A small model served by two processes."""
+    return served("-c", SERVE_SLOWLY, "0", workers="2")
+
+
+def workers_of(service: Service) -> set[int]:
+    """The processes that serve."""
+    pid = service.process.pid
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def connections_taken(service: Service, pid: int) -> int:
+    """Open connections of one process, its listener not among them."""
+    sockets = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists() or link.is_symlink()}
+    established = {
+        f"socket:[{fields[9]}]"
+        for fields in (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        if fields[1].endswith(f":{service.port:04X}") and fields[3] == "01"
+    }
+    return len(sockets & established)
+
+
+def test_connections_are_spread_over_all_workers() -> None:
+    with two_workers() as service:
+        until(lambda: len(service.events("ready")) == 2)
+        clients = [httpx2.Client() for _ in range(40)]
+        for client in clients:
+            assert client.post(f"{service.url}/predict", json={"text": "the"}).status_code == 200
+        taken = [connections_taken(service, pid) for pid in workers_of(service)]
+        for client in clients:
+            client.close()
+    assert sum(taken) == 40
+    assert min(taken) >= 5  # Fewer of 40 is a matter of one in a million.
+
+
+def test_a_worker_that_is_killed_is_replaced_and_whatever_connects_meanwhile_is_answered() -> None:
+    with two_workers() as service:
+        until(lambda: len(service.events("ready")) == 2)
+        before = workers_of(service)
+        killed = min(before)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: bool(service.events("a worker ended")))
+        statuses = {httpx2.get(f"{service.url}/health/live", timeout=PATIENCE).status_code for _ in range(20)}
+        until(lambda: len(service.events("ready")) == 3)
+        after = workers_of(service)
+        [ended] = service.events("a worker ended")
+    assert statuses == {200}
+    assert (ended["worker"], ended["status"], ended["was_ready"]) == (killed, -signal.SIGKILL, True)
+    assert len(after) == 2
+    assert after & before == before - {killed}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_workers_and_the_process_with_status_0(number: signal.Signals) -> None:
+    with two_workers() as service:
+        until(lambda: len(service.events("ready")) == 2)
+        workers = workers_of(service)
+        service.process.send_signal(number)
+        assert service.process.wait(PATIENCE) == 0
+        until(lambda: len(service.events("stopped")) == 2)
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{service.url}/health/live")
+    assert len(workers) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed() -> None:
+    with two_workers() as service:
+        until(lambda: len(service.events("ready")) == 2)
+        service.process.kill()
+        until(lambda: len(service.events("stopped")) == 2)
+
+
+def test_an_engine_that_cannot_be_built_ends_all_workers_and_the_process_with_status_2() -> None:
+    done = run(
+        "-c",
+        "from app import cli, served_model\n"
+        "from model.errors import EngineError\n"
+        "from tests.app.fakes import fake_model\n"
+        "def build(_): raise EngineError('the bundle holds no float16')\n"
+        "served_model.open_model = lambda _: fake_model(build=build)\n"
+        "import sys; sys.argv = ['app']\n"
+        "cli.main()",
+        port="0",
+        workers="2",
+    )
+    assert done.returncode == 2
+    assert set(done.stderr.splitlines()) == {"error: the engine failed: the bundle holds no float16"}
+
+
+def test_a_port_that_other_workers_share_is_taken() -> None:
+    listeners = listen("127.0.0.1", 0, 2)
+    port = listeners[0].getsockname()[1]
+    assert [listener.getsockname()[1] for listener in listeners] == [port, port]
+    with pytest.raises(ConfigurationError, match=f"port {port}: Address already in use"):
+        listen("127.0.0.1", port, 2)
+    for listener in listeners:
+        listener.close()

@@ -1,0 +1,144 @@
+"""Compose's profiles: replicas with a proxy and Redis, and monitoring, held to the service they belong to."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.metrics import Metrics
+from app.settings import Settings
+from tests.proxy import CONFIGURATION, find_haproxy
+from tests.source import ROOT
+
+DEPLOY = ROOT / "deploy"
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """Every service of the compose file."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+def test_one_service_runs_unless_more_is_asked_for() -> None:
+    profiles = {name: service.get("profiles") for name, service in services().items()}
+    assert profiles == {
+        "pru": None,
+        "replica": ["scale"],
+        "redis": ["scale"],
+        "proxy": ["scale"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    }
+
+
+def test_every_service_is_confined_and_reached_from_the_loopback_alone() -> None:
+    for name, service in services().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert service.keys() & {"cap_add", "devices", "ipc", "network_mode", "pid", "privileged"} == set(), name
+
+
+def test_images_of_others_are_named_with_their_version() -> None:
+    images = {service["image"] for service in services().values()} - {"pru"}
+    assert len(images) == 4
+    for image in images:
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+[.\d]*(-alpine)?", image), image
+
+
+def test_folders_that_are_mounted_are_there_and_only_read() -> None:
+    mounted = [
+        volume.split(":")
+        for service in services().values()
+        for volume in service.get("volumes", [])
+        if volume[0] == "."
+    ]
+    assert len(mounted) == 4
+    for source, _, mode in mounted:
+        assert (ROOT / source).is_dir()
+        assert mode == "ro"
+
+
+def test_what_redis_acknowledged_is_on_the_disk() -> None:
+    command = services()["redis"]["command"]
+    for option in ("--appendonly yes", "--appendfsync always", "--maxmemory-policy noeviction"):
+        assert option in command
+    address = services()["replica"]["environment"]["PRU_SESSION_STORE"]
+    assert address == "redis://redis:6379/0"
+
+
+def test_the_proxy_waits_for_longer_than_the_service_takes_and_looks_for_its_replicas() -> None:
+    text = CONFIGURATION.read_text()
+    deadline = Settings.model_fields["deadline_seconds"].default
+    for side in ("client", "server"):
+        [seconds] = re.findall(rf"^    timeout {side} (\d+)s$", text, re.MULTILINE)
+        assert int(seconds) > deadline
+    assert "option httpchk GET /health/ready" in text
+    assert re.search(r"server-template replica \d+ replica:8000 ", text)
+    assert "retry-on conn-failure\n" in text, "anything else may repeat what has been done"
+
+
+def test_prometheus_asks_every_service_of_ours() -> None:
+    [job] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    [names] = job["dns_sd_configs"]
+    ours = [name for name, service in services().items() if service["image"] == "pru"]
+    assert names["names"] == ours
+    assert names["port"] == 8000
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((DEPLOY / "grafana" / "dashboards" / "pru.json").read_text())
+    return found
+
+
+def test_the_dashboard_shows_every_number_of_the_service_and_no_other() -> None:
+    body, _ = Metrics().exposition("")
+    families = {
+        (name.removesuffix("_total"), kind) for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", body.decode(), re.M)
+    }
+    kinds = {name: kind for name, kind in families if not name.endswith("_created")}
+    queries = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    used = {name for query in queries for name in re.findall(r"\bpru_\w+", query)}
+    known = {
+        name + suffix
+        for name, kind in kinds.items()
+        for suffix in {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}[kind]
+    }
+    assert used <= known
+    shown = {name for name in kinds if any(query.startswith(name) for query in used)}
+    assert kinds.keys() - shown == {"pru_model_info"}
+
+
+def test_grafana_finds_its_source_and_its_dashboard() -> None:
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    [port] = services()["prometheus"]["ports"]
+    assert source["url"] == f"http://prometheus:{port.rpartition(':')[2]}"
+    assert {panel["datasource"]["uid"] for panel in dashboard()["panels"]} == {source["uid"]}
+    [provider] = yaml.safe_load((provisioning / "dashboards" / "pru.yml").read_text())["providers"]
+    mounts = [volume.split(":") for volume in services()["grafana"]["volumes"] if volume[0] == "."]
+    assert {target: Path(source).name for source, target, _ in mounts} == {
+        provider["options"]["path"]: "dashboards",
+        "/etc/grafana/provisioning": "provisioning",
+    }
+
+
+def test_haproxy_accepts_its_configuration() -> None:
+    done = subprocess.run([find_haproxy(), "-c", "-f", str(CONFIGURATION)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("panel", dashboard()["panels"], ids=lambda panel: panel["title"])
+def test_a_panel_of_the_dashboard_has_balanced_queries_and_a_place_of_its_own(panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        assert target["expr"].count("(") == target["expr"].count(")")
+        assert target["legendFormat"]
+    place = (panel["gridPos"]["x"], panel["gridPos"]["y"])
+    assert [(other["gridPos"]["x"], other["gridPos"]["y"]) for other in dashboard()["panels"]].count(place) == 1

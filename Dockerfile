@@ -13,9 +13,10 @@ RUN python -m venv --without-pip /opt/venv \
 # - the packages' own tests;
 # - what only compilers and type checkers read, and NumPy's tools to call compilers;
 # - ReDoc: the service shows its documentation with Swagger UI alone.
+# - protobuf, with which only those tools read and write; what colours program text, of which the terminal shows none.
 RUN cd /opt/venv/lib/python3.*/site-packages \
     && rm -rf onnxruntime/capi/libonnxruntime.so.* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
-        numpy/distutils numpy/f2py fastapi_offline/static/redoc.standalone.js \
+        numpy/distutils numpy/f2py fastapi_offline/static/redoc.standalone.js google pygments/lexers/[a-z]*.py \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && find . -type f \( -name '*.a' -o -name '*.[ch]' -o -name '*.px[di]' -o -name '*.py[ix]' \) -delete
 WORKDIR /opt/pru

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -68,6 +69,20 @@ class Service:
     def ask(self, path: str, **fields: Any) -> httpx2.Response:
         """POST fields."""
         return httpx2.post(f"{self.url}{path}", json=fields, timeout=PATIENCE)
+
+    def open_files(self) -> int:
+        """Files, sockets and the like that the process holds."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def threads(self) -> int:
+        """Threads of the process."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    def resident_bytes(self) -> int:
+        """Memory of the process, as Linux counts it."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [kibibytes] = re.findall(r"^VmRSS:\s+([0-9]+) kB$", status, re.MULTILINE)
+        return int(kibibytes) << 10
 
     def _read_logs(self) -> None:
         assert self.process.stdout is not None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
 import tempfile
@@ -20,56 +19,17 @@ import uvloop
 from rich.console import Console
 
 from app.settings import usable_cores
+from benchmarks.asking import CLIENTS, SECONDS, WORDS, appends, create, predictions, words
+from benchmarks.client import Connection, get
 from benchmarks.harness import Row, at_least, at_most, show, shown
-from benchmarks.load import Load, StreamClient, measure
+from benchmarks.load import Load, StreamClient
+from benchmarks.scale import scale_rows
 from benchmarks.server import Server, serving
 
 BUNDLED = Path(__file__).parents[1] / "bundles" / "wikitext-2"
 CORES = usable_cores()
-SECONDS = 2.0
-CLIENTS = 32
 Work = tuple[Callable[[int, int, float], Coroutine[Any, Any, Load]], int]
 """A load, given a port, a number of clients and seconds, and the number of clients."""
-WORDS = ("the", "of", "and", "in", "to", "a", "was", "on", "that", "as", "for", "it", "with", "by", "from", "at", "is")
-"""Frequent words, known to the bundled model."""
-
-
-def words(count: int) -> str:
-    """A text of so many words that hardly was sent before."""
-    return " ".join(random.choices(WORDS, k=count))
-
-
-async def create(client: StreamClient, text: str = "") -> str:
-    """A new session."""
-    session_id: str = json.loads(await client.post("/sessions", {"text": text}))["session_id"]
-    return session_id
-
-
-async def appends(port: int, count: int, seconds: float) -> Load:
-    """Each of some clients appends one word after another to a session of its own."""
-    clients = [await StreamClient.connect(port) for _ in range(count)]
-    sessions = [await create(client, words(5)) for client in clients]
-
-    async def ask(client: StreamClient, number: int) -> None:
-        await client.post(f"/sessions/{sessions[number]}/append", {"text": random.choice(WORDS)})
-
-    measured = await measure(clients, ask, seconds)
-    for client in clients:
-        client.close()
-    return measured
-
-
-async def predictions(port: int, count: int, seconds: float) -> Load:
-    """Each of some clients asks for the word after ten that were not read before."""
-    clients = [await StreamClient.connect(port) for _ in range(count)]
-
-    async def ask(client: StreamClient, _: int) -> None:
-        await client.post("/predict", {"text": words(10)})
-
-    measured = await measure(clients, ask, seconds)
-    for client in clients:
-        client.close()
-    return measured
 
 
 async def beside_a_long_text(port: int, seconds: float) -> tuple[Load, Load]:
@@ -208,21 +168,24 @@ def main() -> None:
             folder = Path(name) / str(workers)
             with serving(BUNDLED, threads, folder / "batch", workers) as server:
                 uvloop.run(appends(server.port, CLIENTS, SECONDS))
-            found.append(_mean_batch(folder / "batch" / "log", setup))
+                found.append(_mean_batch(server, setup))
             with serving(BUNDLED, threads, folder / "load", workers) as server:
                 found += append_rows(server, rounds, setup)
                 if workers == 1:
                     found += rows(server, rounds)
+        (Path(name) / "scale").mkdir()
+        found += scale_rows(BUNDLED, Path(name) / "scale", rounds)
     show("bundled model over HTTP", found, console)
 
 
-def _mean_batch(log: Path, setup: str) -> Row:
-    """Rows that a call of the engine had, by the workers' own count."""
-    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
-    stopped = [line for line in lines if line["event"] == "stopped"]
-    calls, advanced = (sum(line[count] for line in stopped) for count in ("engine_calls", "engine_rows"))
+def _mean_batch(server: Server, setup: str) -> Row:
+    """Rows that a call of the engine had, by the service's own count."""
+    with Connection(server.port) as connection:
+        text = connection.ask(get("/metrics")).decode()
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("pru_batch_rows_"))
+    rows, calls = (float(samples[f"pru_batch_rows_{what}"]) for what in ("sum", "count"))
     label = f"append of one word, {setup}, 32 clients: rows / call"
-    return at_least(label, f"{advanced:,} / {calls:,}", advanced / calls, 8)
+    return at_least(label, f"{rows:,.0f} / {calls:,.0f}", rows / calls, 8)
 
 
 if __name__ == "__main__":

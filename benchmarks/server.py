@@ -44,7 +44,9 @@ class Server:
 
 
 @contextmanager
-def serving(bundle: Path, threads: int, folder: Path, workers: int = 1) -> Iterator[Server]:
+def serving(
+    bundle: Path, threads: int, folder: Path, workers: int = 1, session_store: str | None = None
+) -> Iterator[Server]:
     """A ready server of `bundle`, its engine on `threads` threads and other settings at their defaults.
 
     Its log and whatever it keeps go into a new `folder`.
@@ -58,6 +60,8 @@ def serving(bundle: Path, threads: int, folder: Path, workers: int = 1) -> Itera
         "PRU_PORT": "0",
         "XDG_STATE_HOME": str(folder),
     }
+    if session_store is not None:
+        settings["PRU_SESSION_STORE"] = session_store
     log = folder / "log"
     # A file takes the log's lines without anyone who reads them and takes time from the server.
     with log.open("wb") as output:

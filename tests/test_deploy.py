@@ -13,7 +13,8 @@ import yaml
 
 from app.metrics import Metrics
 from app.settings import Settings
-from tests.proxy import CONFIGURATION, find_haproxy
+from benchmarks.proxy import CONFIGURATION
+from tests.proxy import required_haproxy
 from tests.source import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -131,7 +132,9 @@ def test_grafana_finds_its_source_and_its_dashboard() -> None:
 
 
 def test_haproxy_accepts_its_configuration() -> None:
-    done = subprocess.run([find_haproxy(), "-c", "-f", str(CONFIGURATION)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [required_haproxy(), "-c", "-f", str(CONFIGURATION)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

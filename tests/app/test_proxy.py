@@ -12,9 +12,10 @@ import httpx2
 import pytest
 from websockets.sync.client import connect
 
+from benchmarks.proxy import proxy
 from tests.app.processes import SERVE_SLOWLY, Service, served
 from tests.app.serving import PATIENCE, until
-from tests.proxy import proxy
+from tests.proxy import required_haproxy
 from tests.redis_server import redis_server
 
 CLIENTS, APPENDS = 6, 60
@@ -31,8 +32,9 @@ def replicas(tmp_path: Path, _default_settings: None) -> Iterator[tuple[str, lis
         redis_server() as redis,
         served(*command, session_store=redis.url) as one,
         served(*command, session_store=redis.url) as two,
-        proxy([one.port, two.port], tmp_path) as url,
+        proxy(required_haproxy(), [one.port, two.port], tmp_path) as port,
     ):
+        url = f"http://127.0.0.1:{port}"
         for service in (one, two):
             service.wait_until_ready()
         until(lambda: httpx2.post(f"{url}/sessions", json={}).status_code == 201)

@@ -17,6 +17,8 @@ class Lifecycle:
     """Starting, then ready, then draining; or failed, where the engine could not be built or died."""
 
     def __init__(self) -> None:
+        self.answers_while_starting = True
+        """Whether probes and refusals are answered before the service is ready; else connections wait until it is."""
         self.on_ready: Callable[[], None] = lambda: None
         """Called once the service takes requests."""
         self.failure: Exception | None = None

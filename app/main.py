@@ -114,10 +114,10 @@ def _lifespan(
         app.state.served_model = served
         admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
         scheduler = Scheduler(served.build_engine, numbers, _on_death(lifecycle, logger), lambda: admission.inside)
-        tasks = [
-            asyncio.create_task(_start(settings, lifecycle, logger, numbers, served, scheduler, admission, store)),
-            asyncio.create_task(_keep_store(store, logger, numbers)),
-        ]
+        start = asyncio.create_task(_start(settings, lifecycle, logger, numbers, served, scheduler, admission, store))
+        tasks = [start, asyncio.create_task(_keep_store(store, logger, numbers))]
+        if not lifecycle.answers_while_starting:
+            await asyncio.wait([start])
         try:
             yield
         finally:

@@ -80,6 +80,8 @@ def run(settings: Settings, served: ServedModel) -> None:
             worker.tell_ready()
 
     lifecycle.on_ready = on_ready
+    # A worker's refusals while it starts would come between the answers of others.
+    lifecycle.answers_while_starting = worker is None
     config = uvicorn.Config(
         app,
         http=Protocol,

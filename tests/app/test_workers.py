@@ -51,6 +51,12 @@ def test_connections_are_spread_over_all_workers() -> None:
     assert min(taken) >= 5  # Fewer of 40 is a matter of one in a million.
 
 
+def test_no_request_is_refused_while_workers_start() -> None:
+    with two_workers() as service:
+        answers = [httpx2.post(f"{service.url}/predict", json={"text": "the"}, timeout=PATIENCE) for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {200}
+
+
 def test_a_worker_that_is_killed_is_replaced_and_whatever_connects_meanwhile_is_answered() -> None:
     with two_workers() as service:
         until(lambda: len(service.events("ready")) == 2)

@@ -17,29 +17,20 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from model.checkpoint import load_checkpoint
 from model.command_line import errors_in_one_line
 from model.conventions import Convention
-from model.errors import ConfigurationError, CorpusError, TrainingError
-from model.files import read_text
+from model.errors import TrainingError
 from model.language_model import outline
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
-from training.evaluate import evaluate
+from training.evaluate_command import DataOption, evaluate_command
 from training.memory import keep_freed_memory
-from training.own_text import SPLITS
 from training.presets import PRESETS, find_preset
 from training.progress import TerminalObserver
 from training.trainer import Data, Trainer, is_occupied
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate PRU language models.")
-
-DataOption = Annotated[
-    str,
-    typer.Option("--data", help="Your own UTF-8 text, a file or a folder; or ptb or wikitext-2 (fetched once)."),
-]
 
 
 @app.command()
@@ -124,42 +115,7 @@ def _interruptible() -> Iterator[_Interrupted]:
         signal.signal(signal.SIGINT, before)
 
 
-@app.command(name="evaluate")
-def evaluate_command(
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
-    data: DataOption = "",
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
-    text: Annotated[Path | None, typer.Option(help="A UTF-8 file read as it is, instead of --data.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
-) -> None:
-    """Perplexity of a checkpoint on one stream of text, every token and line end scored."""
-    if split not in SPLITS:
-        raise ConfigurationError(f"--split must be one of {', '.join(SPLITS)}, not {split}")
-    if bool(data) == (text is not None):
-        raise ConfigurationError("give the text to evaluate on by --data or by --text")
-    model, vocabulary, _ = load_checkpoint(checkpoint)
-    name, content = _text_to_evaluate(data, split, text)
-    ids = vocabulary.encode(content)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=len(ids))
-        result = evaluate(model, ids, vocabulary.eos_id, advance=lambda done: progress.advance(task, done))
-    if as_json:
-        print(json.dumps({"data": name, "tokens": result.tokens, "perplexity": result.perplexity}))
-    else:
-        Console().print(f"{name}: perplexity {result.perplexity:.2f} over {result.tokens:,} tokens")
-
-
-def _text_to_evaluate(data: str, split: str, text: Path | None) -> tuple[str, str]:
-    """What a result is called, and the text."""
-    if text is not None:
-        content = read_text(text, CorpusError)
-        if not content.strip():
-            raise CorpusError(f"{text} is empty; give text to evaluate on")
-        return str(text), content
-    corpus = load_corpus(data)
-    if split not in corpus.splits:
-        raise ConfigurationError(f"{corpus.name} has no {split} split; give --split {' or '.join(corpus.splits)}")
-    return f"{corpus.name} {split}", corpus.splits[split]
+app.command(name="evaluate")(evaluate_command)
 
 
 @app.command()

@@ -1,15 +1,18 @@
-"""Static evaluation: how well a model predicts a text it does not adapt to.
+"""Static evaluation: how well a model predicts a text it does not adapt to; and what every kind of evaluation returns.
 
-Boundary: ids in, sums of negative log-likelihoods out.
+Boundary: ids in, sums of negative log-likelihoods out. The other kinds are `training.temperature`,
+`training.neural_cache` and `training.dynamic_evaluation`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from model.language_model import LanguageModel
 from model.vocabulary import Ids
@@ -19,18 +22,38 @@ from training.cross_entropy import negative_log_likelihoods
 TOKENS = 2048
 """Tokens a chunk, all streams together."""
 
+Parameters = Mapping[str, int | float | str]
+"""Settings of an evaluation by their names in its record."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sum of the negative log-likelihood, in nats, over `tokens` targets."""
+    """Sum of the negative log-likelihood, in nats, over `tokens` targets, and how it was measured."""
 
     negative_log_likelihood: float
     tokens: int
+    method: str = "static"
+    """`static`, `temperature`, `neural_cache` or `dynamic`."""
+    parameters: Parameters = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float:
         """exp of the mean negative log-likelihood, which is at most 87.5."""
         return math.exp(self.negative_log_likelihood / self.tokens)
+
+    @property
+    def measure(self) -> str:
+        """What the figure is called: `perplexity` is a static one alone, so that no other is ever taken for it."""
+        return "perplexity" if self.method == "static" else f"{self.method}_perplexity"
+
+    def record(self) -> dict[str, Any]:
+        """The result for programs: tokens, method, parameters, and the perplexity under the name of its `measure`."""
+        return {
+            "tokens": self.tokens,
+            "evaluation": self.method,
+            "parameters": dict(self.parameters),
+            self.measure: self.perplexity,
+        }
 
 
 @torch.no_grad()
@@ -49,18 +72,33 @@ def evaluate(
     products: much faster, and for watching a run rather than for reporting, since each piece's first words lack their
     context. `advance` is told of every batch of tokens done.
     """
-    was_training = model.training
-    model.eval()
-    rows = as_rows(context_and_targets(ids, eos_id), streams)
-    state = model.initial_state(streams)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     weight, bias = model.embedding.weight.to(dtype), model.decoder.bias.to(dtype)
-    total = torch.zeros((), dtype=torch.float64)
-    for inputs, targets in segments(rows, max(1, TOKENS // streams)):
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
-            hidden, state = model(inputs, state)
-        scores = negative_log_likelihoods(hidden.flatten(0, 1).to(dtype), weight, bias, targets.flatten())
-        total += scores.double().sum()
-        advance(targets.numel())
-    model.train(was_training)
-    return Evaluation(total.item(), rows[:, 1:].numel())
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    chunks = read_chunks(model, ids, eos_id, max(1, TOKENS // streams), streams=streams, bfloat16=bfloat16)
+    for hidden, targets in chunks:
+        total += negative_log_likelihoods(hidden.to(dtype), weight, bias, targets).double().sum()
+        tokens += len(targets)
+        advance(len(targets))
+    return Evaluation(total.item(), tokens)
+
+
+@torch.no_grad()
+def read_chunks(
+    model: LanguageModel, ids: Ids, eos_id: int, length: int, *, streams: int = 1, bfloat16: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Hidden vectors `[n, E]` and the words that follow them `[n]`, `length` words of each stream at a time.
+
+    Reads without dropout, state carried from the initial `<eos>` to the end; leaves the model as it was.
+    """
+    rows = as_rows(context_and_targets(ids, eos_id), streams)
+    state = model.initial_state(streams)
+    was_training = model.training
+    model.eval()
+    try:
+        for inputs, targets in segments(rows, length):
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
+                hidden, state = model(inputs, state)
+            yield hidden.flatten(0, 1), targets.flatten()
+    finally:
+        model.train(was_training)

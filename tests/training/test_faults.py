@@ -191,7 +191,7 @@ def test_ctrl_c_in_an_evaluation_is_one_line(
 ) -> None:
     assert run(monkeypatch, *train(corpus, tmp_path / "out"), "--epochs", 1) == 0
     capsys.readouterr()
-    monkeypatch.setattr("training.cli.evaluate", press_ctrl_c)
+    monkeypatch.setattr("training.evaluate_command.evaluate", press_ctrl_c)
     assert run(monkeypatch, "evaluate", "--checkpoint", tmp_path / "out", "--data", corpus) == 2
     # A progress bar that ends leaves its line.
     assert "interrupted" in only_line(capsys)

@@ -62,8 +62,7 @@ class Protocol(HttpToolsProtocol):
         if self._kept > HEAD_BYTES:
             if not self.transport.is_closing():
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
-        # There is no cycle before the first request, whatever its annotation says.
-        elif self._head_due is None and (self.cycle is None or self.cycle.response_complete):  # type: ignore[redundant-expr]
+        elif self._head_due is None and not self._is_answering():
             self._await_head()
 
     def on_headers_complete(self) -> None:

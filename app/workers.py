@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -91,6 +92,8 @@ class _Parent:
         status = 0
         while self._running:
             pid, code = os.waitpid(-1, 0)
+            if pid not in self._running:
+                continue  # A child that this process was given: by a shell that became it, or as a container's first.
             listener, said = self._running.pop(pid)
             was_ready = bool(os.read(said, 1))
             os.close(said)
@@ -128,4 +131,5 @@ class _Parent:
             for listener in self._listeners:
                 listener.close()
             for pid in self._running:
-                os.kill(pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # It may have ended just now.
+                    os.kill(pid, signal.SIGTERM)

@@ -123,6 +123,6 @@ def test_streams_and_websockets_pass_the_proxy_word_by_word(replicas: tuple[str,
 
 def test_probes_and_metrics_of_replicas_are_not_shown_to_the_world(replicas: tuple[str, list[Service]]) -> None:
     url, _ = replicas
-    for path in ("/metrics", "/health/ready", "/health/live"):
+    for path in ("/metrics", "/health/ready", "/health/live", "/%6Detrics", "/h%65alth/ready"):
         assert httpx2.get(f"{url}{path}").status_code == 404
     assert httpx2.get(f"{url}/model").status_code == 200

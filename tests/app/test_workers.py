@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -110,6 +111,17 @@ def test_an_engine_that_cannot_be_built_ends_all_workers_and_the_process_with_st
     )
     assert done.returncode == 2
     assert set(done.stderr.splitlines()) == {"error: the engine failed: the bundle holds no float16"}
+
+
+def test_a_child_that_is_no_worker_may_end_without_harm() -> None:
+    command = [sys.executable, "-c", SERVE_SLOWLY, "0"]
+    with served(
+        "-c", f"import os, subprocess; subprocess.Popen(['true']); os.execv({command[0]!r}, {command!r})", workers="2"
+    ) as service:
+        until(lambda: len(service.events("ready")) == 2)
+        assert service.ask("/predict", text="the").status_code == 200
+        assert service.process.poll() is None
+        assert service.events("a worker ended") == []
 
 
 def test_a_port_that_other_workers_share_is_taken() -> None:

@@ -43,12 +43,13 @@ def neutral(value: object) -> object:
 
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(whole)]
-IdList = Annotated[list[Id], Field(min_length=1)]
+# A list ends at its first wrong item: millions of errors would be made, and twenty shown.
+IdList = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
 Prompt = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Field(min_length=1), Tag("texts")]
+    | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("texts")]
     | Annotated[IdList, Tag("ids")]
-    | Annotated[list[IdList], Field(min_length=1), Tag("lists")],
+    | Annotated[list[IdList], Field(min_length=1, fail_fast=True), Tag("lists")],
     Discriminator(
         kind_of_prompt,
         custom_error_type="prompt",
@@ -234,7 +235,7 @@ class TokenizeAnswer(Answer):
 class DetokenizeRequest(OpenAIRequest):
     """Ask for the text of ids."""
 
-    tokens: Annotated[list[Id], Field(description="Ids of the model's vocabulary.")]
+    tokens: Annotated[list[Id], Field(fail_fast=True, description="Ids of the model's vocabulary.")]
 
 
 class DetokenizeAnswer(Answer):

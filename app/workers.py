@@ -50,7 +50,7 @@ def become_worker(
 ) -> Worker:
     """Start a worker for each listener and return in each; in the parent, replace those that end, until a signal.
 
-    A worker that ends before it was ready would do so again: it ends the others, and its status is the parent's.
+    A first worker that ends before it was ready would do so again: it ends the others, and its status is the parent's.
     `on_end` is told, in the parent, the id of each that ended.
     """
     return _Parent(listeners, logger, on_end).run()
@@ -66,6 +66,8 @@ class _Parent:
         self._pid = os.getpid()
         self._running: dict[int, tuple[socket.socket, int]] = {}
         """Each worker's listener, and where it says that it is ready."""
+        self._proven: set[socket.socket] = set()
+        """Listeners that had a worker that was ready, so that what ends the next one is no mistake of the settings."""
         self._stopping = False
 
     def run(self) -> Worker:
@@ -74,15 +76,14 @@ class _Parent:
         def start(listener: socket.socket) -> Worker | None:
             # A signal must find the worker among those it is handed on to.
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-            if self._stopping:
-                return None
-            said, says = os.pipe()
-            pid = os.fork()
-            if not pid:
-                os.close(said)
-                return self._in_the_child(listener, says, before)
-            os.close(says)
-            self._running[pid] = listener, said
+            if not self._stopping:
+                said, says = os.pipe()
+                pid = os.fork()
+                if not pid:
+                    os.close(said)
+                    return self._in_the_child(listener, says, before)
+                os.close(says)
+                self._running[pid] = listener, said
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return None
 
@@ -97,12 +98,14 @@ class _Parent:
             listener, said = self._running.pop(pid)
             was_ready = bool(os.read(said, 1))
             os.close(said)
+            if was_ready:
+                self._proven.add(listener)
             self._on_end(pid)
             if self._stopping:
                 continue
             ended = os.waitstatus_to_exitcode(code)
             self._logger.error("a worker ended", worker=pid, status=ended, was_ready=was_ready)
-            if not was_ready:
+            if listener not in self._proven:
                 status = ended
                 self._stop(signal.SIGTERM, None)
                 continue

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
-from structlog.typing import FilteringBoundLogger
 
-from app.completions import Completions
-from app.errors import TOLD
 from app.openai_errors import PREFIX, openai_error
 from app.openai_schemas import Choice, Completion, CompletionRequest, ServedModelEntry, ServedModels, Usage
-from app.problems import document_of
 from app.reader import aside
 from app.routes.documentation import OPENAI_REFUSALS, OPENAI_UNKNOWN, OPENAI_UNREADY
+from app.routes.events import failed
 from app.routes.model import require_json
 from app.routes.state import completions
+from app.running import Running, Tell
 from app.schemas import Answer
 
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 """An event of a stream, for OpenAPI."""
+
+Piece = Choice | Usage
+"""Of a choice; at the end, what all of them came to."""
 
 router = APIRouter(prefix=PREFIX, tags=["openai"])
 
@@ -54,15 +54,13 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
         answer = await answering.answer(body)
         size = sum(len(choice.text) for choice in answer.choices)
         return Response(await aside(size, answer.model_dump_json), media_type="application/json")
-    pieces = Pieces(answering, body)
-    try:
-        # What can be refused is refused before the stream begins.
-        first = await pieces.next()
-    except BaseException:
-        await pieces.close()
-        raise
+
+    async def write(tell: Tell[Piece]) -> None:
+        tell(await answering.write(body, tell))
+
+    pieces = Running(write)
     tell_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    return EventSourceResponse(_events(first, pieces, answering.head(), request, tell_usage=tell_usage))
+    return EventSourceResponse(_events(await pieces.first(), pieces, answering.head(), request, tell_usage=tell_usage))
 
 
 @router.get("/models", responses=OPENAI_UNREADY, summary="The models served")
@@ -77,39 +75,10 @@ async def model(model: str, request: Request) -> ServedModelEntry:
     return completions(request).find_model(model)
 
 
-class Pieces:
-    """Pieces of choices written by a task of their own, so that a client that reads slowly holds nothing up.
-
-    What waits to be read is small: at most as many tokens as one request may ask for.
-    """
-
-    def __init__(self, answering: Completions, body: CompletionRequest) -> None:
-        self._queue: asyncio.Queue[Choice | Usage | Exception] = asyncio.Queue()
-        self._task = asyncio.create_task(self._write(answering, body))
-
-    async def _write(self, answering: Completions, body: CompletionRequest) -> None:
-        try:
-            self._queue.put_nowait(await answering.write(body, self._queue.put_nowait))
-        except Exception as error:
-            self._queue.put_nowait(error)
-
-    async def next(self) -> Choice | Usage:
-        """The next piece, or the usage at the end; raises what ended the writing."""
-        item = await self._queue.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    async def close(self) -> None:
-        """Write no more."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-
 async def _events(
-    item: Choice | Usage, pieces: Pieces, head: dict[str, Any], request: Request, *, tell_usage: bool
+    item: Piece, pieces: Running[Piece], head: dict[str, Any], request: Request, *, tell_usage: bool
 ) -> AsyncIterator[bytes]:
-    """Events from the first item on. The status was sent with the first, so an error is an event too."""
+    """Events from the first item on."""
     try:
         while isinstance(item, Choice):
             yield _event(Completion(**head, choices=[item], usage=None))
@@ -118,11 +87,7 @@ async def _events(
             yield _event(Completion(**head, choices=[], usage=item))
         yield format_sse_event(data_str="[DONE]")
     except Exception as error:
-        request_id: str = request.state.request_id
-        if not isinstance(error, TOLD):
-            logger: FilteringBoundLogger = request.app.state.logger
-            logger.error("failed", request_id=request_id, route=f"{PREFIX}/completions", error=error)
-        yield _event(openai_error(document_of(error, request_id)))
+        yield _event(openai_error(failed(error, request)))
     finally:
         await pieces.close()
 

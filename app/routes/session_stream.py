@@ -30,7 +30,7 @@ from app.session_schemas import (
 )
 from app.sessions.records import Idempotency
 from app.sessions.service import SessionService
-from app.sessions.writing_on import Running, last_of
+from app.sessions.writing_on import last_of, running
 
 MOST_PENDING = 32
 """Frames of one client that may be in work; more are read when one is done."""
@@ -140,15 +140,15 @@ class Conversation:
         return await last_of(self._sessions.write_on(self._session_id, frame, once))
 
     async def _write_on(self, frame: ContinueFrame) -> None:
-        running = Running(self._sessions.write_on(self._session_id, frame, self._once(frame)))
+        words = running(self._sessions.write_on(self._session_id, frame, self._once(frame)))
         try:
-            item = await running.next()
+            item = await words.next()
             while isinstance(item, GeneratedToken):
                 await self._send(frame.id, "token", item)
-                item = await running.next()
+                item = await words.next()
             await self._send(frame.id, "done", ContinueDone(**item.model_dump(exclude={"text", "tokens"})))
         finally:
-            await running.close()
+            await words.close()
 
     def _once(self, frame: AppendFrame | RewindFrame | ContinueFrame) -> Idempotency | None:
         if frame.idempotency_key is None:

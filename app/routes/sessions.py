@@ -9,13 +9,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
-from structlog.typing import FilteringBoundLogger
 
-from app.errors import TOLD
-from app.problems import document_of
 from app.routes.documentation import REFUSALS, problems
+from app.routes.events import failed
 from app.routes.model import require_json
 from app.routes.state import sessions
+from app.running import Running
 from app.schemas import Answer
 from app.session_schemas import (
     AppendAnswer,
@@ -29,7 +28,7 @@ from app.session_schemas import (
     SessionAnswer,
 )
 from app.sessions.records import Idempotency
-from app.sessions.writing_on import Running, last_of
+from app.sessions.writing_on import Item, last_of, running
 
 BLOB = "application/octet-stream"
 
@@ -149,31 +148,21 @@ async def continue_(session_id: str, body: ContinueRequest, request: Request, ke
     written = sessions(request).write_on(session_id, body, key)
     if not body.stream:
         return await last_of(written)
-    running = Running(written)
-    try:
-        # What can be refused is refused before the stream begins.
-        first = await running.next()
-    except BaseException:
-        await running.close()
-        raise
-    return EventSourceResponse(_events(first, running, request))  # type: ignore[return-value]
+    words = running(written)
+    return EventSourceResponse(_events(await words.first(), words, request))  # type: ignore[return-value]
 
 
-async def _events(item: GeneratedToken | ContinueAnswer, running: Running, request: Request) -> AsyncIterator[bytes]:
-    """Events from the first item on. The status was sent with the first, so an error is an event too."""
-    request_id: str = request.state.request_id
+async def _events(item: Item, words: Running[Item], request: Request) -> AsyncIterator[bytes]:
+    """Events from the first item on."""
     try:
         while isinstance(item, GeneratedToken):
             yield _event("token", item)
-            item = await running.next()
+            item = await words.next()
         yield _event("done", ContinueDone(**item.model_dump(exclude={"text", "tokens"})))
     except Exception as error:
-        if not isinstance(error, TOLD):
-            logger: FilteringBoundLogger = request.app.state.logger
-            logger.error("failed", request_id=request_id, route="/sessions/{session_id}/continue", error=error)
-        yield _event("error", document_of(error, request_id))
+        yield _event("error", failed(error, request))
     finally:
-        await running.close()
+        await words.close()
 
 
 def _event(kind: str, answer: Answer) -> bytes:

@@ -5,9 +5,9 @@ Boundary: what `SessionService.write_on` yields, either waited for to the end or
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
+from app.running import Running, Tell
 from app.session_schemas import ContinueAnswer, GeneratedToken
 
 Item = GeneratedToken | ContinueAnswer
@@ -21,31 +21,11 @@ async def last_of(written: AsyncIterator[Item]) -> ContinueAnswer:
     return last
 
 
-class Running:
-    """Words written by a task of their own, so that a client that reads slowly holds nothing up.
+def running(written: AsyncIterator[Item]) -> Running[Item]:
+    """The same, written on whether or not the client reads."""
 
-    What waits to be read is small: at most as many tokens as one request may ask for.
-    """
+    async def work(tell: Tell[Item]) -> None:
+        async for item in written:
+            tell(item)
 
-    def __init__(self, written: AsyncIterator[Item]) -> None:
-        self._items: asyncio.Queue[Item | Exception] = asyncio.Queue()
-        self._task = asyncio.create_task(self._write(written))
-
-    async def _write(self, written: AsyncIterator[Item]) -> None:
-        try:
-            async for item in written:
-                self._items.put_nowait(item)
-        except Exception as error:
-            self._items.put_nowait(error)
-
-    async def next(self) -> Item:
-        """The next token, or the answer at the end; raises what ended the writing."""
-        item = await self._items.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    async def close(self) -> None:
-        """Write no more. What was not finished did not happen."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+    return Running(work)

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import BaseModel, ValidationError
 
+from app.openai_schemas import CompletionRequest, DetokenizeRequest
+from app.schemas import PerplexityRequest
 from tests.app.fakes import Gate, LogLines, NumpyEngine, fake_model
 from tests.app.serving import make_app, serving
 
@@ -163,3 +166,21 @@ def test_a_failure_of_the_service_is_told_without_its_message() -> None:
         found = error(response, 500, "server_error")
         assert response.headers["x-request-id"] in found["message"]
         assert "harbour" not in json.dumps(found) + logs.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("request_type", "fields"),
+    [
+        (CompletionRequest, {"prompt": [-1] * 1000}),
+        (CompletionRequest, {"prompt": [[1], [-1] * 1000, [-1]]}),
+        (CompletionRequest, {"prompt": ["the", *[1] * 1000]}),
+        (DetokenizeRequest, {"tokens": [-1] * 1000}),
+        (PerplexityRequest, {"texts": [1] * 1000}),
+    ],
+)
+def test_of_a_list_of_a_thousand_wrong_items_one_error_is_made(
+    request_type: type[BaseModel], fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        request_type.model_validate(fields)
+    assert caught.value.error_count() == 1

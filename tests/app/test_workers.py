@@ -75,6 +75,19 @@ def test_a_worker_that_is_killed_is_replaced_and_whatever_connects_meanwhile_is_
     assert after & before == before - {killed}
 
 
+def test_a_replacement_that_dies_before_it_is_ready_is_replaced_in_its_turn() -> None:
+    with served("-c", SERVE_SLOWLY, "0.1", workers="2") as service:
+        until(lambda: len(service.events("ready")) == 2)
+        before = workers_of(service)
+        os.kill(min(before), signal.SIGKILL)
+        until(lambda: len(workers_of(service) - before) == 1)
+        [replacement] = workers_of(service) - before
+        os.kill(replacement, signal.SIGKILL)
+        until(lambda: len(service.events("ready")) == 3)
+        assert [line["was_ready"] for line in service.events("a worker ended")] == [True, False]
+        assert workers_of(service) & before == {max(before)}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_workers_and_the_process_with_status_0(number: signal.Signals) -> None:
     with two_workers() as service:

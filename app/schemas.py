@@ -85,9 +85,7 @@ class PerplexityRequest(Request):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]})
 
     text: Annotated[Text, Field(description="The text to score.")] = ""
-    texts: Annotated[
-        list[Text], Field(min_length=1, fail_fast=True, description="Texts to score, each from a fresh start.")
-    ] = []
+    texts: Annotated[list[Text], Field(min_length=1, description="Texts to score, each from a fresh start.")] = []
     context: Annotated[Text, Field(description="Read before each text, and not scored.")] = ""
     return_tokens: Annotated[bool, Field(description="Also return every token's score.")] = False
     return_words: Annotated[bool, Field(description="Also return every typed word's score.")] = False

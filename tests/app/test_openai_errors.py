@@ -10,7 +10,6 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel, ValidationError
 
 from app.openai_schemas import CompletionRequest, DetokenizeRequest
-from app.schemas import PerplexityRequest
 from tests.app.fakes import Gate, LogLines, NumpyEngine, fake_model
 from tests.app.serving import make_app, serving
 
@@ -175,7 +174,6 @@ def test_a_failure_of_the_service_is_told_without_its_message() -> None:
         (CompletionRequest, {"prompt": [[1], [-1] * 1000, [-1]]}),
         (CompletionRequest, {"prompt": ["the", *[1] * 1000]}),
         (DetokenizeRequest, {"tokens": [-1] * 1000}),
-        (PerplexityRequest, {"texts": [1] * 1000}),
     ],
 )
 def test_of_a_list_of_a_thousand_wrong_items_one_error_is_made(

@@ -39,9 +39,11 @@ WIDE = 32
 """Rows from which a batch gains more by more steps than by more rows."""
 MOST_ROWS = 256
 CROWD = 8
-"""Requests at once from which a call waits for others to join it, until half of them have come."""
+"""Requests at once from which a call waits for others to join it, until three quarters of them have come."""
 GATHER_SECONDS = (0.001, 0.012)
 """How long it waits for them at least and at most: longer after somebody came, shorter after nobody did."""
+IN_VAIN = 16
+"""Calls that wait for nobody after one waited the least in vain: who is served may wait for something else."""
 
 
 class _Ticket:
@@ -120,6 +122,7 @@ class Scheduler:
         self._hurried, self._alone = _Pace(CHUNK_SECONDS), _Pace(ALONE_SECONDS)
         self._last_urgent = 0.0
         self._patience = GATHER_SECONDS[0]
+        self._unwaited = 0
         self._thread: threading.Thread | None = None
 
     async def start(self) -> Engine:
@@ -216,13 +219,20 @@ class Scheduler:
     def _let_others_arrive(self) -> None:
         """Wait a moment where many requests are on their way and few have come: one call for all costs far less."""
         crowd, came = self._crowd(), len(self._arrived)
-        self._enough = crowd // 2 - len(self._urgent) - len(self._patient)
+        self._enough = crowd * 3 // 4 - len(self._urgent) - len(self._patient)
         if crowd >= CROWD and came < self._enough:
-            self._wake.wait_for(lambda: self._closing or len(self._arrived) >= self._enough, self._patience)
-            shortest, longest = GATHER_SECONDS
-            factor = 2.0 if len(self._arrived) > came else 0.5
-            self._patience = min(longest, max(shortest, self._patience * factor))
+            if self._unwaited:
+                self._unwaited -= 1
+            else:
+                self._wake.wait_for(lambda: self._closing or len(self._arrived) >= self._enough, self._patience)
+                self._learn_patience(somebody_came=len(self._arrived) > came)
         self._enough = 1
+
+    def _learn_patience(self, somebody_came: bool) -> None:
+        shortest, longest = GATHER_SECONDS
+        if not somebody_came and self._patience == shortest:
+            self._unwaited = IN_VAIN
+        self._patience = min(longest, max(shortest, self._patience * (2.0 if somebody_came else 0.5)))
 
     def _call(self) -> None:
         """Advance one batch by one call of the engine, and hand out what is finished."""

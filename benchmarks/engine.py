@@ -18,7 +18,7 @@ from export.weights import fold_model
 from model.checkpoint import load_checkpoint, load_weights
 from model.language_model import LanguageModel
 from model.onnx_model import OnnxModel
-from model.pru import PRULayer, unpack
+from model.pru import PRUCell, PRULayer, unpack
 
 THREADS = 2
 
@@ -103,7 +103,7 @@ def _scoring(engines: dict[str, OnnxModel], model: LanguageModel, rounds: int) -
         for t in range(32):
             x = model.embedding(tokens[:, t])
             for index, layer in enumerate(layers):
-                states[index] = layer.step(layer.from_input(x), states[index])
+                states[index] = PRUCell.forward(layer, x, states[index])
                 x = states[index][0]
             outputs.append(x)
         likely = model.log_probabilities(torch.stack(outputs, dim=1))

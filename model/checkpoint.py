@@ -1,7 +1,7 @@
 """The checkpoint contract between training and export: a folder with configuration, weights, vocabulary and record.
 
     config.json         {"format_version": 1, "model": {...}}
-    model.safetensors   weights by name, float32 or float16
+    model.safetensors   weights by name, float32 or float16; or pieces of it (`model.shards`)
     tokenizer.json      the vocabulary
     training.json       data, recipe, curve, seed, versions
 
@@ -10,17 +10,18 @@ Boundary: the files only. Resume state is kept apart (`training.resume`). Import
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from model.config import ModelConfig
 from model.errors import CheckpointError, ConfigurationError, TextError
-from model.files import read_json, write_atomically, write_json
+from model.files import read_json, sha256_of, write_atomically, write_json
+from model.shards import Weights, joined, pieces, shard_paths
 from model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TOKENIZER, RECORD = "config.json", "model.safetensors", "tokenizer.json", "training.json"
-
-Weights = dict[str, npt.NDArray[np.float32]]
 
 
 def save_checkpoint(
@@ -67,17 +66,59 @@ def read_config(folder: Path) -> ModelConfig:
 
 def load_weights(folder: Path) -> Weights:
     """Weights by name, widened to float32; `CheckpointError` where they are missing, damaged or not finite."""
-    path = folder / WEIGHTS
-    try:
-        weights = {name: array.astype(np.float32) for name, array in load_file(path).items()}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; restore it or train again") from None
-    except (SafetensorError, OSError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); restore it or train again") from None
+    paths = _weights_paths(folder)
+    parts: Weights = {}
+    for path in paths:
+        try:
+            parts |= {name: array.astype(np.float32) for name, array in load_file(path).items()}
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing; restore it or train again") from None
+        except (SafetensorError, OSError, KeyError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error}); restore it or train again") from None
+    weights = joined(parts) if len(paths) > 1 else parts
     for name, array in weights.items():
         if not np.isfinite(array).all():
-            raise CheckpointError(f"{path}: {name} holds values that are not finite; go back to an earlier checkpoint")
+            raise CheckpointError(
+                f"{folder}: {name} holds values that are not finite; go back to an earlier checkpoint"
+            )
     return weights
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hexadecimal SHA-256 of a checkpoint's weights as they are stored: of the sums of its files."""
+    return hashlib.sha256("".join(map(sha256_of, _weights_paths(folder))).encode()).hexdigest()
+
+
+def pack_checkpoint(folder: Path, out: Path, limit: int) -> int:
+    """Copy a checkpoint to the new folder `out`, its weights in float16 and in files of at most `limit` bytes each.
+
+    Returns how many those are. Raises `CheckpointError` where the checkpoint cannot be read, `out` is there already, or
+    the limit holds not even a row of a matrix; `OSError` where `out` cannot be written.
+    """
+    if out.exists():
+        raise CheckpointError(f"{out} exists; give another --out folder")
+    config = read_json(folder / CONFIG, CheckpointError)
+    read_config(folder)
+    weights = {name: array.astype(np.float16) for name, array in load_weights(folder).items()}
+    parts = pieces(weights, limit)
+    out.mkdir(parents=True)
+    for path, part in zip(shard_paths(out, len(parts)), parts, strict=True):
+        write_atomically(path, save(part))
+    for name in (TOKENIZER, RECORD, CONFIG):  # Without a configuration nothing takes it for a whole checkpoint.
+        content = config if name == CONFIG else read_json(folder / name, CheckpointError)
+        write_json(out / name, content)
+    return len(parts)
+
+
+def _weights_paths(folder: Path) -> list[Path]:
+    """The one file of weights, or all of its pieces; `CheckpointError` that names a piece that is missing."""
+    found = sorted(folder.glob("model-*-of-*.safetensors"))
+    if not found or (folder / WEIGHTS).exists():
+        return [folder / WEIGHTS]
+    expected = shard_paths(folder, int(found[0].stem.rpartition("-")[2]))
+    if missing := sorted(set(expected) - set(found)):
+        raise CheckpointError(f"{missing[0]} is missing; bring all {len(expected)} pieces of the checkpoint")
+    return expected
 
 
 def read_record(folder: Path) -> dict[str, Any]:

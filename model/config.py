@@ -23,6 +23,10 @@ LARGEST_SIZE = 2**24
 """Most numbers in a vector. The weights between two such vectors are as many as torch can still count."""
 MOST_LEVELS = 24
 """Most levels: as often as the largest vector can be halved."""
+MOST_ROUNDS = 16
+"""Most rounds of gating; the published models have 4 to 6."""
+MOST_SOFTMAXES = 64
+"""Most softmaxes in a mixture; the published models have 10 to 15."""
 
 
 class Transform(StrEnum):
@@ -88,6 +92,12 @@ class ModelConfig(BaseModel):
     subsampling: Subsampling = Subsampling.AVERAGE
     average_kernels: AverageKernels = AverageKernels.RELEASED
     residual: bool = True
+    mogrifier_rounds: int = Field(default=0, ge=0, le=MOST_ROUNDS)
+    """How often input and context gate each other before a step (Melis et al. 2020); 0 leaves them as they are."""
+    mogrifier_rank: int | None = Field(default=None, ge=1, le=LARGEST_SIZE)
+    """Rank of the matrices that make these gates; none means full matrices."""
+    softmaxes: int = Field(default=1, ge=1, le=MOST_SOFTMAXES)
+    """Softmaxes that are mixed into the prediction (Yang et al. 2018)."""
 
     @classmethod
     def from_dict(cls, data: Any) -> ModelConfig:
@@ -106,6 +116,8 @@ class ModelConfig(BaseModel):
                 f"one layer needs hidden_size ({self.hidden_size}) equal to embedding_size ({self.embedding_size}); "
                 "make them equal or use more layers"
             )
+        if self.mogrifier_rank is not None and not self.mogrifier_rounds:
+            raise ValueError("mogrifier_rank is of the gates that mogrifier_rounds counts; give rounds or leave it out")
         for size in self.layer_sizes:
             self._check_transform(self.input_transform, "input", size.inputs, size.outputs)
             self._check_transform(self.context_transform, "context", size.outputs, size.outputs)

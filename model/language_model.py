@@ -15,37 +15,54 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from model.config import ModelConfig
-from model.errors import ConfigurationError
+from model.dropout import Dropout, drop, drop_words
 from model.pru import PRU
 
 
 class Decoder(nn.Module):
-    """The softmax layer. Its weight is the embedding's, so it owns a bias alone."""
+    """The softmax layer, or a mixture of several. Its weight is the embedding's, so it owns a bias alone.
 
-    def __init__(self, vocabulary_size: int) -> None:
+    A mixture has latent vectors `tanh(W_k h + b_k)` in place of h and mixes their softmaxes by weights `softmax(U h)`
+    (Yang et al., ICLR 2018, section 3.2).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+        self.softmaxes = config.softmaxes
+        if config.softmaxes > 1:
+            self.prior = nn.Linear(config.embedding_size, config.softmaxes, bias=False)
+            self.latent = nn.Linear(config.embedding_size, config.softmaxes * config.embedding_size)
 
-    def forward(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """Logits `[..., V]` from hidden `[..., E]` and the embedding's weight `[V, E]`."""
-        return F.linear(hidden, weight, self.bias)
+    def mixture(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-weights `[..., K]` and latent vectors `[..., K, E]` of the K softmaxes, from hidden `[..., E]`."""
+        if self.softmaxes == 1:
+            return hidden.new_zeros(*hidden.shape[:-1], 1), hidden.unsqueeze(-2)
+        latent = torch.tanh(self.latent(hidden)).unflatten(-1, (self.softmaxes, -1))
+        return F.log_softmax(self.prior(hidden), dim=-1), latent
+
+    def forward(self, hidden: Tensor, weight: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+        """Log-probabilities `[..., V]` from hidden `[..., E]` and the embedding's weight `[V, E]`.
+
+        A temperature divides the logits; of a mixture, those of each softmax.
+        """
+        if self.softmaxes == 1:
+            return F.log_softmax(F.linear(hidden, weight, self.bias) / temperature, dim=-1)
+        log_weights, latent = self.mixture(hidden)
+        components = F.log_softmax(F.linear(latent, weight, self.bias) / temperature, dim=-1)
+        return torch.logsumexp(log_weights.unsqueeze(-1) + components, dim=-2)
 
 
 class LanguageModel(nn.Module):
-    """Predict the next word from all words before it.
+    """Predict the next word from all words before it; `dropout` acts while it trains."""
 
-    `dropout` is the paper's standard dropout: on the embedded words, between layers and on the output.
-    """
-
-    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig, dropout: Dropout = Dropout()) -> None:  # noqa: B008 - it is frozen
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ConfigurationError(f"dropout must be at least 0 and below 1, not {dropout}")
         self.config = config
         self.dropout = dropout
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
         self.layers = PRU(config, dropout)
-        self.decoder = Decoder(config.vocabulary_size)
+        self.decoder = Decoder(config)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def initial_state(self, batch: int) -> Tensor:
@@ -54,13 +71,28 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Read `ids [B, T]` from `state [B, S]`; return hidden `[B, T, E]` and the state after the last id."""
-        embedded = F.dropout(self.embedding(ids), self.dropout, self.training)
-        hidden, state = self.layers(embedded, state)
-        return F.dropout(hidden, self.dropout, self.training), state
+        hidden, state = self.read(ids, state)
+        return self.drop_output(hidden), state
 
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
+    def read(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, the output's dropout left out: hidden is the last layer's h."""
+        embedded = self.embedding(ids)
+        if self.training:
+            if self.dropout.word:
+                embedded = drop_words(embedded, ids, self.config.vocabulary_size, self.dropout.word)
+            embedded = drop(embedded, self.dropout.input, locked=self.dropout.locked)
+        hidden: Tensor
+        hidden, state = self.layers(embedded, state)
+        return hidden, state
+
+    def drop_output(self, hidden: Tensor) -> Tensor:
+        """Hidden `[B, T, E]` after the output's dropout."""
+        return drop(hidden, self.dropout.output, locked=self.dropout.locked) if self.training else hidden
+
+    def log_probabilities(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Natural log-probabilities `[..., V]` of the next word, from hidden `[..., E]`."""
-        return F.log_softmax(self.decoder(hidden, self.embedding.weight), dim=-1)
+        likely: Tensor = self.decoder(hidden, self.embedding.weight, temperature)
+        return likely
 
 
 def outline(config: ModelConfig) -> LanguageModel:

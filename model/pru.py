@@ -9,8 +9,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from model.config import ModelConfig
+from model.dropout import Dropout, drop
+from model.mogrifier import Mogrifier
 from model.recurrence import grouped_recurrence
 from model.transforms import GroupedTransform, LinearTransform, build_transform
 
@@ -19,64 +22,92 @@ State = tuple[Tensor, Tensor]
 
 
 class PRUCell(nn.Module):
-    """One step of one layer (Eq. 5 and 6)."""
+    """One step of one layer (Eq. 5 and 6), after `mogrifier_rounds` of gating between input and context."""
 
     def __init__(self, inputs: int, outputs: int, config: ModelConfig) -> None:
         super().__init__()
         self.input = build_transform(config.input_transform, inputs, outputs, config)
         self.context = build_transform(config.context_transform, outputs, outputs, config)
         self.residual = config.residual and inputs == outputs
+        self.mogrifier = Mogrifier(inputs, outputs, config) if config.mogrifier_rounds else None
 
     def from_input(self, x: Tensor) -> Tensor:
         """The input's part of Eq. 5 for one or many steps: `[..., N]` to `[..., 4, M]`."""
         pre: Tensor = self.input(x)
         return pre + x.unsqueeze(-2) if self.residual else pre
 
-    def step(self, from_input: Tensor, state: State) -> State:
-        """Eq. 6, given the input's part of Eq. 5 `[B, 4, M]` and the state before."""
-        h, c = state
-        i, f, g, o = (from_input + self.context(h)).unbind(-2)
+    def step(self, from_input: Tensor, from_context: Tensor, c: Tensor) -> State:
+        """Eq. 6, given both parts of Eq. 5, each `[B, 4, M]`, and the cell vector before."""
+        i, f, g, o = (from_input + from_context).unbind(-2)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         return h, c
 
     def forward(self, x: Tensor, state: State) -> State:
         """Read `x [B, N]`; return the state after it."""
-        return self.step(self.from_input(x), state)
+        h, c = state
+        if self.mogrifier is not None:
+            x, h = self.mogrifier(x, h)
+        return self.step(self.from_input(x), self.context(h), c)
 
 
 class PRULayer(PRUCell):
-    """A cell run over time. The input's part is one product for all steps; the recurrence takes its fast form."""
+    """A cell run over time. The input's part is one product for all steps; the recurrence takes its fast form.
+
+    While it trains, `weight_drop` of the context's weights are left out, the same at all steps of a call.
+    """
+
+    def __init__(self, inputs: int, outputs: int, config: ModelConfig, weight_drop: float = 0.0) -> None:
+        super().__init__(inputs, outputs, config)
+        self.weight_drop = weight_drop
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # type: ignore[override]
         """Read `x [B, T, N]`; return h of every step `[B, T, M]` and the state after the last."""
+        context, parameters = self.context, self._context()
+        if self.mogrifier is not None or not isinstance(context, LinearTransform | GroupedTransform):
+            return self._step_by_step(x, state, parameters)
+        # Groups of the state evolve independently: all steps in one call.
         pre = self.from_input(x).transpose(0, 1)
-        context = self.context
-        if isinstance(context, LinearTransform | GroupedTransform):
-            # Groups of the state evolve independently: all steps in one call.
-            h, c = grouped_recurrence(pre + context.bias.to(pre.dtype), context.weight, *state)
-            return h.transpose(0, 1), (h[-1].to(c.dtype), c)
+        h, c = grouped_recurrence(pre + parameters["bias"].to(pre.dtype), parameters["weight"], *state)
+        return h.transpose(0, 1), (h[-1].to(c.dtype), c)
+
+    def _step_by_step(self, x: Tensor, state: State, context: dict[str, Tensor]) -> tuple[Tensor, State]:
+        """The form that every configuration has; `context` holds the context's parameters."""
+        h, c = state
         outputs = []
-        for part in pre:
-            state = self.step(part, state)
-            outputs.append(state[0])
-        return torch.stack(outputs, dim=1), state
+        # Without gating, the input's part of Eq. 5 does not depend on the state.
+        for part in (x if self.mogrifier is not None else self.from_input(x)).unbind(1):
+            pre = part
+            if self.mogrifier is not None:
+                gated, h = self.mogrifier(part, h)
+                pre = self.from_input(gated)
+            h, c = self.step(pre, functional_call(self.context, context, (h,)), c)
+            outputs.append(h)
+        return torch.stack(outputs, dim=1), (h, c)
+
+    def _context(self) -> dict[str, Tensor]:
+        """The context's parameters by name, its matrices with weights dropped while training (Merity et al. 2018)."""
+        parameters: dict[str, Tensor] = dict(self.context.named_parameters())
+        if not (self.training and self.weight_drop):
+            return parameters
+        # A bias and the kernels of a convolution have two axes, every matrix of four gates has more.
+        return {name: F.dropout(p, self.weight_drop) if p.dim() > 2 else p for name, p in parameters.items()}
 
 
 class PRU(nn.ModuleList):
     """A stack of PRU layers with dropout between them and one packed state row a sequence."""
 
-    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
-        super().__init__(PRULayer(size.inputs, size.outputs, config) for size in config.layer_sizes)
+    def __init__(self, config: ModelConfig, dropout: Dropout = Dropout()) -> None:  # noqa: B008 - frozen
+        super().__init__(PRULayer(size.inputs, size.outputs, config, dropout.weight) for size in config.layer_sizes)
         self.config = config
-        self.rate = dropout
+        self.dropout = dropout
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Read `x [B, T, N]` from `state [B, S]`; return the last layer's output `[B, T, E]` and the new state."""
         after = []
         for index, (layer, before) in enumerate(zip(self, unpack(state, self.config), strict=True)):
-            if index:
-                x = F.dropout(x, self.rate, self.training)
+            if index and self.training:
+                x = drop(x, self.dropout.hidden, locked=self.dropout.locked)
             x, (h, c) = layer(x, before)
             after += [h, c]
         return x, torch.cat(after, dim=-1)

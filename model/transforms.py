@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.config import AverageKernels, ModelConfig, Subsampling, Transform, level_inputs, level_outputs
 
 
-def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     """A parameter drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
@@ -26,8 +26,8 @@ class LinearTransform(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = _uniform(4, outputs, inputs, fan_in=outputs)
-        self.bias = _uniform(4, outputs, fan_in=outputs)
+        self.weight = uniform(4, outputs, inputs, fan_in=outputs)
+        self.bias = uniform(4, outputs, fan_in=outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
@@ -40,8 +40,8 @@ class GroupedTransform(nn.Module):
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
-        self.weight = _uniform(4, groups, outputs // groups, inputs // groups, fan_in=outputs // groups)
-        self.bias = _uniform(4, outputs, fan_in=outputs // groups)
+        self.weight = uniform(4, groups, outputs // groups, inputs // groups, fan_in=outputs // groups)
+        self.bias = uniform(4, outputs, fan_in=outputs // groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
@@ -60,11 +60,11 @@ class PyramidalTransform(nn.Module):
             strict=True,
         )
         self.levels = nn.ModuleList(_Level(n, o, fan_in=outputs) for n, o in sizes)
-        self.bias = _uniform(4, outputs, fan_in=outputs)
+        self.bias = uniform(4, outputs, fan_in=outputs)
         self.subsampling = config.subsampling
         self.average_kernels = average_kernels(config.levels, config.average_kernels)
         if config.subsampling is Subsampling.CONVOLUTION:
-            self.kernels = _uniform(config.levels - 1, 3, fan_in=3)
+            self.kernels = uniform(config.levels - 1, 3, fan_in=3)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The K versions of x, `[..., ceil(N / 2^k)]`, longest first (Eq. 3)."""
@@ -98,7 +98,7 @@ class _Level(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, fan_in: int) -> None:
         super().__init__()
-        self.weight = _uniform(4, outputs, inputs, fan_in=fan_in)
+        self.weight = uniform(4, outputs, inputs, fan_in=fan_in)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.flatten(0, 1)).view(*x.shape[:-1], *self.weight.shape[:2])

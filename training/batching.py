@@ -5,7 +5,8 @@ Boundary: arrays of ids in, pairs of inputs and targets out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,13 @@ from torch import Tensor
 
 from model.errors import CorpusError
 from model.vocabulary import Ids
+
+SHORTEST = 5
+"""Fewest steps of an update of varied length."""
+HALVED = 0.05
+"""Share of updates of varied length that are about half as long."""
+DEVIATION = 5.0
+"""Standard deviation of varied lengths, in steps."""
 
 
 def context_and_targets(ids: Ids, eos_id: int) -> Ids:
@@ -30,14 +38,30 @@ def as_rows(stream: Ids, rows: int) -> Tensor:
     return torch.from_numpy(stream[: rows * length].astype(np.int64)).view(rows, length)
 
 
-def segments(rows: Tensor, length: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Consecutive pairs of inputs and targets `[B, <= length]`; targets are the inputs one step later."""
-    last = rows.shape[1] - 1
-    for start in range(0, last, length):
-        stop = min(start + length, last)
+def partially_shuffled(rows: Tensor, generator: np.random.Generator) -> Tensor:
+    """Each of `rows [B, n]` begun at a place of its own, what was before it following its end (Press 2019)."""
+    starts = torch.from_numpy(generator.integers(rows.shape[1], size=(len(rows), 1)))
+    return rows.gather(1, (torch.arange(rows.shape[1]) + starts) % rows.shape[1])
+
+
+def fixed_lengths(steps: int, length: int) -> list[int]:
+    """Lengths of updates that cover `steps`: all `length`, but for the last."""
+    return [min(length, steps - start) for start in range(0, steps, length)]
+
+
+def varied_lengths(steps: int, length: int, generator: np.random.Generator) -> list[int]:
+    """Lengths that cover `steps`, drawn around `length`, or around half of it (Merity et al. 2018, section 5)."""
+    lengths: list[int] = []
+    left = steps
+    while left:
+        center = length / 2 if generator.random() < HALVED else length
+        drawn = max(SHORTEST, int(generator.normal(center, DEVIATION)))
+        lengths.append(min(drawn, left))
+        left -= lengths[-1]
+    return lengths
+
+
+def segments(rows: Tensor, lengths: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Consecutive pairs of inputs and targets `[B, length]`; targets are the inputs one step later."""
+    for start, stop in itertools.pairwise(itertools.accumulate(lengths, initial=0)):
         yield rows[:, start:stop], rows[:, start + 1 : stop + 1]
-
-
-def segment_count(rows: Tensor, length: int) -> int:
-    """Number of pairs that `segments` yields."""
-    return -(-(rows.shape[1] - 1) // length)

@@ -9,7 +9,8 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -19,16 +20,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from model.checkpoint import pack_checkpoint
 from model.command_line import errors_in_one_line
 from model.conventions import Convention
-from model.errors import TrainingError
+from model.errors import ConfigurationError, TrainingError
 from model.language_model import outline
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
 from training.evaluate_command import DataOption, evaluate_command
 from training.memory import keep_freed_memory
 from training.presets import PRESETS, find_preset
-from training.progress import TerminalObserver
-from training.trainer import Data, Trainer, is_occupied
+from training.progress import Observers, TensorBoardObserver, TerminalObserver
+from training.settings import with_settings
+from training.trainer import Data, Observer, Trainer, is_occupied
+from training.warm_start import warm_start
+from training.world import Device, joined
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate PRU language models.")
 
@@ -38,12 +43,27 @@ def train(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     preset: Annotated[str, typer.Option(help="Architecture and recipe; `presets` lists them.")] = "small",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change a setting of the preset, such as --set recipe.dropout.hidden=0.3 or --set model.softmaxes=5.",
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Start from the weights of this checkpoint: finetuning needs one.")
+    ] = None,
+    start_epoch: Annotated[
+        int, typer.Option("--from-epoch", min=0, help="Epochs of the schedule that --from has behind it.")
+    ] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and dropout.")] = 1,
     max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time; --resume goes on.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in --out.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Store the checkpoint's weights as float16.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train; cuda where there is any.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into --out.")] = False,
     min_count: Annotated[
         int | None, typer.Option(min=1, help=f"Rarer words are <unk>. Own text: {OWN_MIN_COUNT} unless given.")
     ] = None,
@@ -55,33 +75,51 @@ def train(
     ] = None,
 ) -> None:
     """Train a model. Ctrl-C and --max-minutes stop it so that --resume goes on exactly."""
-    chosen = find_preset(preset)
     if is_occupied(out) and not resume:
         raise TrainingError(f"{out} already holds a run; give --resume to go on with it, or another --out folder")
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
+    chosen = find_preset(preset)
+    if chosen.finetunes and start is None:
+        raise ConfigurationError(f"{preset} finetunes a checkpoint of {chosen.finetunes}; give it by --from")
     corpus = load_corpus(data, convention=convention)
     vocabulary = corpus.vocabulary(min_count, max_vocab)
     ids = {split: vocabulary.encode(text) for split, text in corpus.splits.items()}
-    recipe = chosen.recipe.model_copy(update={"epochs": epochs} if epochs else {})
-    trainer = Trainer(
-        chosen.config(len(vocabulary)),
-        recipe,
-        Data(corpus.name, dict(corpus.sha256), vocabulary, ids["train"], ids["valid"], ids.get("test")),
-        out,
-        preset=preset,
-        seed=seed,
-        half=half,
-    )
-    if resume:
-        trainer.resume()
-    console = Console(stderr=True, soft_wrap=True)
+    settings = [*(changes or []), *([f"recipe.epochs={epochs}"] if epochs else [])]
+    architecture, recipe = with_settings(chosen.architecture, chosen.recipe_for(corpus.name), settings)
+    if start_epoch and (start is None or start_epoch >= recipe.epochs):
+        raise ConfigurationError(f"--from-epoch belongs to --from and is less than the {recipe.epochs} epochs of all")
+    config = replace(chosen, architecture=architecture).config(len(vocabulary))
+    with joined(device) as world:
+        trainer = Trainer(
+            config,
+            recipe,
+            Data(corpus.name, dict(corpus.sha256), vocabulary, ids["train"], ids["valid"], ids.get("test")),
+            out,
+            preset=preset,
+            seed=seed,
+            half=half,
+            start=warm_start(start, config, vocabulary, start_epoch) if start else None,
+            world=world,
+        )
+        if resume:
+            trainer.resume()
+        _run(trainer, max_minutes, tensorboard)
+
+
+def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None:
+    """Train until the end, Ctrl-C or the time that is given, and say which it was."""
+    out, leads = trainer.out, trainer.world.leads
+    console = Console(stderr=True, soft_wrap=True, quiet=not leads)
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
-    with _interruptible() as interrupted, TerminalObserver(console) as observer:
+    with _interruptible() as interrupted, ExitStack() as stack:
+        observers: list[Observer] = [stack.enter_context(TerminalObserver(console))]
+        if tensorboard and leads:
+            observers.append(stack.enter_context(TensorBoardObserver(out)))
         try:
             finished = trainer.run(
-                observer, lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)
+                Observers(observers), lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)
             )
         except KeyboardInterrupt:
             raise TrainingError(f"interrupted twice; --resume goes on from what {out} last saved") from None
@@ -119,8 +157,23 @@ app.command(name="evaluate")(evaluate_command)
 
 
 @app.command()
+def pack(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    mib: Annotated[float, typer.Option(min=0.1, help="Largest file, in MiB.")] = 15,
+) -> None:
+    """Copy a checkpoint in half precision and small files, to move it to where --from starts from it."""
+    try:
+        count = pack_checkpoint(checkpoint, out, int(mib * 2**20))
+    except OSError as error:
+        raise TrainingError(f"{out} cannot be written: {error.strerror or error}; mend that and pack again") from None
+    Console(stderr=True, soft_wrap=True).print(f"{out} holds the weights in {count} files")
+
+
+@app.command()
 def presets(
     vocabulary_size: Annotated[int, typer.Option(min=2, help="Words, for the parameter counts.")] = 10_000,
+    corpus: Annotated[str, typer.Option(help="Corpus, for recipes that differ by it: ptb or wikitext-2.")] = "ptb",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a preset, for programs.")] = False,
 ) -> None:
     """List the presets with their parameter counts."""
@@ -128,7 +181,7 @@ def presets(
     for preset in PRESETS.values():
         model = outline(preset.config(vocabulary_size))
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        recipe = preset.recipe
+        recipe = preset.recipe_for(corpus)
         if as_json:
             print(
                 json.dumps(
@@ -145,7 +198,7 @@ def presets(
             preset.summary,
             f"{parameters / 1e6:.2f}",
             f"{recipe.optimizer}, rate {recipe.learning_rate:g}, {recipe.epochs} epochs of "
-            f"{recipe.batch_size} x {recipe.bptt}, dropout {recipe.dropout:g}",
+            f"{recipe.batch_size} x {recipe.bptt}",
         )
     if not as_json:
         Console().print(table)

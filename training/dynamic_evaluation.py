@@ -25,9 +25,9 @@ from torch import Tensor
 from model.errors import ConfigurationError, TrainingError
 from model.language_model import LanguageModel
 from model.vocabulary import Ids
-from training.batching import as_rows, context_and_targets, segments
-from training.cross_entropy import tied_cross_entropy
+from training.batching import as_rows, context_and_targets, fixed_lengths, segments
 from training.evaluate import Evaluation, Parameters
+from training.likelihood import mean_loss
 
 ROWS = 100
 """Rows that the training text is cut into for the statistics; fewer where it is shorter than that many segments."""
@@ -69,10 +69,10 @@ def gradient_statistics(
     model = _copy(model)
     parameters = list(model.parameters())
     stream = context_and_targets(train, eos_id)
-    rows = as_rows(stream, min(ROWS, max(1, len(stream) // (bptt + 1))))
+    rows = as_rows(stream, min(ROWS, max(1, len(stream) // (bptt + 1)))).to(model.decoder.bias.device)
     squares = [torch.zeros_like(parameter) for parameter in parameters]
     state, batches = model.initial_state(len(rows)), 0
-    for inputs, targets in segments(rows, bptt):
+    for inputs, targets in segments(rows, fixed_lengths(rows.shape[1] - 1, bptt)):
         loss, state = _loss(model, inputs, targets, state)
         for square, gradient in zip(squares, torch.autograd.grad(loss, parameters), strict=True):
             square.addcmul_(gradient, gradient)
@@ -102,9 +102,9 @@ def evaluate_dynamically(
     rates = [settings.lr / (rms + settings.epsilon) for rms in statistics]
     # Where no gradient was ever seen there is no mean to divide by, and nothing to pull back.
     decays = [(rms * (settings.lambda_ / mean if mean else 0.0)).clamp_(max=1) for rms in statistics]
-    rows = as_rows(context_and_targets(ids, eos_id), 1)
+    rows = as_rows(context_and_targets(ids, eos_id), 1).to(model.decoder.bias.device)
     state, total, tokens = model.initial_state(1), 0.0, 0
-    for inputs, targets in segments(rows, settings.bptt):
+    for inputs, targets in segments(rows, fixed_lengths(rows.shape[1] - 1, settings.bptt)):
         loss, state = _loss(model, inputs, targets, state)
         gradients = torch.autograd.grad(loss, parameters)
         total += loss.item() * targets.numel()
@@ -128,5 +128,5 @@ def _copy(model: LanguageModel) -> LanguageModel:
 def _loss(model: LanguageModel, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Mean loss of one segment `[B, T]`, in nats a word, and the state after it, which no gradient passes."""
     hidden, state = model(inputs, state)
-    loss = tied_cross_entropy(hidden.flatten(0, 1), model.embedding.weight, model.decoder.bias, targets.flatten())
+    loss = mean_loss(model, hidden.flatten(0, 1), targets.flatten())
     return loss, state.detach()

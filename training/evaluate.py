@@ -16,8 +16,8 @@ from torch import Tensor
 
 from model.language_model import LanguageModel
 from model.vocabulary import Ids
-from training.batching import as_rows, context_and_targets, segments
-from training.cross_entropy import negative_log_likelihoods
+from training.batching import as_rows, context_and_targets, fixed_lengths, segments
+from training.likelihood import losses
 
 TOKENS = 2048
 """Tokens a chunk, all streams together."""
@@ -73,14 +73,13 @@ def evaluate(
     context. `advance` is told of every batch of tokens done.
     """
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    weight, bias = model.embedding.weight.to(dtype), model.decoder.bias.to(dtype)
-    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    total, tokens = 0.0, 0
     chunks = read_chunks(model, ids, eos_id, max(1, TOKENS // streams), streams=streams, bfloat16=bfloat16)
     for hidden, targets in chunks:
-        total += negative_log_likelihoods(hidden.to(dtype), weight, bias, targets).double().sum()
+        total += losses(model, hidden.to(dtype), targets).double().sum().item()
         tokens += len(targets)
         advance(len(targets))
-    return Evaluation(total.item(), tokens)
+    return Evaluation(total, tokens)
 
 
 @torch.no_grad()
@@ -91,12 +90,12 @@ def read_chunks(
 
     Reads without dropout, state carried from the initial `<eos>` to the end; leaves the model as it was.
     """
-    rows = as_rows(context_and_targets(ids, eos_id), streams)
+    rows = as_rows(context_and_targets(ids, eos_id), streams).to(model.decoder.bias.device)
     state = model.initial_state(streams)
     was_training = model.training
     model.eval()
     try:
-        for inputs, targets in segments(rows, length):
+        for inputs, targets in segments(rows, fixed_lengths(rows.shape[1] - 1, length)):
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
                 hidden, state = model(inputs, state)
             yield hidden.flatten(0, 1), targets.flatten()

@@ -1,11 +1,14 @@
-"""One setting of the C library's allocator that large tensors need.
+"""The memory of a training process: one setting of the C library's allocator, and how much was used at most.
 
-Boundary: the process's memory allocator. Called by the command line, never by an import.
+Boundary: the process and its device. Called by the command line and the trainer, never by an import.
 """
 
 from __future__ import annotations
 
 import ctypes
+import resource
+
+import torch
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of glibc's `mallopt`."""
@@ -22,3 +25,11 @@ def keep_freed_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 1 << 30)
         mallopt(_TRIM_THRESHOLD, 1 << 30)
         mallopt(_TOP_PAD, 64 << 20)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory that this process has used so far: on a CPU of its own, on a GPU as torch allocated it there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # In kibibytes, as Linux counts it.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -20,8 +20,9 @@ from model.conventions import Convention
 from model.errors import ConfigurationError
 from model.language_model import LanguageModel
 from model.vocabulary import Ids
-from training.cross_entropy import ROWS, negative_log_likelihoods
+from training.cross_entropy import ROWS
 from training.evaluate import Evaluation, Parameters, read_chunks
+from training.likelihood import losses
 
 SCORES = 1 << 22
 """About the most similarities that exist at a time: 16 MB of them."""
@@ -75,12 +76,11 @@ def evaluate_with_cache(
     Before the first word is known there is nothing to cache, and the vocabulary's probability stands alone.
     """
     window = min(cache.window, len(ids))
-    weight, bias = model.embedding.weight, model.decoder.bias
-    keys, words = weight.new_empty(0, weight.shape[1]), torch.empty(0, dtype=torch.int64)
+    keys, words = model.embedding.weight.new_empty(0, model.config.embedding_size), torch.empty(0, dtype=torch.int64)
     total, tokens = 0.0, 0
     for hidden, targets in read_chunks(model, ids, eos_id, min(ROWS, max(1, SCORES // window))):
         keys, words = torch.cat([keys, hidden]), torch.cat([words, targets])
-        of_vocabulary = negative_log_likelihoods(hidden, weight, bias, targets).double().neg_().exp_()
+        of_vocabulary = losses(model, hidden, targets).double().neg_().exp_()
         of_cache = _cache_probabilities(keys, words, len(targets), cache.theta, window).double()
         mixed = (1 - cache.lambda_) * of_vocabulary + cache.lambda_ * of_cache
         if tokens == 0:

@@ -6,11 +6,14 @@ Boundary: settings and schedules. The loop that uses them is `training.trainer`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from enum import StrEnum
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
+
+from model.dropout import Dropout
 
 
 class Optimizer(StrEnum):
@@ -20,6 +23,15 @@ class Optimizer(StrEnum):
     """AdamW, one cycle: a linear rise over `warmup` of all steps, then half a cosine down to 1% of the rate."""
     SGD = "sgd"
     """Plain SGD: a constant rate for `1 - decay` of all steps, then a straight line down to 2% of it."""
+    NT_ASGD = "nt-asgd"
+    """SGD at a constant rate; once validation stops improving, the mean of all weights from there on is what counts."""
+    ASGD = "asgd"
+    """The mean of all weights from the first step on, until validation stops improving: AWD's finetuning."""
+
+    @property
+    def averages(self) -> bool:
+        """Whether the weights that count are, at some time, a mean."""
+        return self in (Optimizer.NT_ASGD, Optimizer.ASGD)
 
 
 class Recipe(BaseModel):
@@ -33,40 +45,50 @@ class Recipe(BaseModel):
     batch_size: int = Field(ge=1)
     bptt: int = Field(ge=1)
     """Steps that a gradient reaches back; state is carried beyond."""
-    dropout: float = Field(ge=0, lt=1)
+    variable_bptt: bool = False
+    """Vary the steps of each update around `bptt`, and its rate in proportion (Merity et al. 2018, section 5)."""
+    partial_shuffle: bool = False
+    """Begin each row of the batch at another place of its text in every epoch (Press 2019)."""
+    dropout: Dropout = Dropout()
+    activation: float = Field(default=0.0, ge=0)
+    """Weight of activation regularisation: alpha of AR, on the output after its dropout (Merity et al. 2017)."""
+    temporal: float = Field(default=0.0, ge=0)
+    """Weight of temporal activation regularisation: beta of TAR, on the output before its dropout."""
+    past_decode: float = Field(default=0.0, ge=0)
+    """Weight of past-decode regularisation (Brahma 2019)."""
     clip: float = Field(gt=0)
     """Largest norm of the gradient of all parameters together."""
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: float = Field(default=0.25, gt=0, lt=1)
     decay: float = Field(default=0.6, gt=0, le=1)
+    patience: int = Field(default=5, ge=1)
+    """Latest epochs left out when a mean asks whether validation still improves: n of NT-ASGD."""
     bfloat16: bool = True
     """Run the products in bfloat16; parameters, state and optimiser stay float32."""
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all of a model's parameters."""
-    if recipe.optimizer is Optimizer.SGD:
-        return torch.optim.SGD(
-            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser. Means of weights are `training.averaging`'s: here they are plain SGD."""
+    if recipe.optimizer is Optimizer.ADAMW:
+        return torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    return torch.optim.SGD(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     """Learning rate of update `step` (from 0) of `total`."""
     done = step / total
-    if recipe.optimizer is Optimizer.SGD:
-        constant = 1 - recipe.decay
-        return recipe.learning_rate * (1 if done < constant else 1 - 0.98 * (done - constant) / recipe.decay)
-    if done < recipe.warmup:
-        # One step in: the first update of all would otherwise have a rate of 0.
-        return recipe.learning_rate * (step + 1) / (recipe.warmup * total + 1)
-    falling = (done - recipe.warmup) / (1 - recipe.warmup)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling)))
+    match recipe.optimizer:
+        case Optimizer.SGD:
+            constant = 1 - recipe.decay
+            return recipe.learning_rate * (1 if done < constant else 1 - 0.98 * (done - constant) / recipe.decay)
+        case Optimizer.ADAMW:
+            if done < recipe.warmup:
+                # One step in: the first update of all would otherwise have a rate of 0.
+                return recipe.learning_rate * (step + 1) / (recipe.warmup * total + 1)
+            falling = (done - recipe.warmup) / (1 - recipe.warmup)
+            return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling)))
+        case _:
+            return recipe.learning_rate

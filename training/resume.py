@@ -17,7 +17,8 @@ from torch import Tensor
 
 from model.errors import TrainingError
 from model.files import write_atomically
-from model.language_model import LanguageModel
+from training.averaging import Average
+from training.objective import Objective
 
 FILE = "resume.safetensors"
 
@@ -39,31 +40,43 @@ class Position:
     """The part of `seconds` spent training in this epoch."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     """One entry for each finished epoch."""
+    averaging: bool = False
+    """Whether NT-ASGD was triggered: from here on each update counts for the mean."""
+    averaged: int = 0
+    """Updates that the mean of the weights is of; 0 before there is one."""
+    ended: bool = False
+    """Whether validation stopped improving for good, before the last epoch."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What changes while a run goes on, besides its position."""
+
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    average: Average
 
 
 def save_resume(
-    folder: Path,
-    identity: dict[str, Any],
-    position: Position,
-    model: LanguageModel,
-    optimizer: torch.optim.Optimizer,
-    state: Tensor,
+    folder: Path, identity: dict[str, Any], position: Position, parts: Parts, of_processes: dict[str, Tensor]
 ) -> None:
-    """Write model, optimiser, random generator, carried state and position; `identity` says which run it is."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
+    """Write everything into one file; `identity` says which run it is.
+
+    `of_processes` is what each process has for itself: random generators and carried state.
+    """
+    tensors: dict[str, Tensor] = dict(parts.objective.state_dict())
+    for index, values in parts.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
-    tensors |= {"random": torch.get_rng_state(), "state": state}
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    tensors |= {f"average.{index}": mean for index, mean in enumerate(parts.average.means)}
+    tensors |= {f"process.{name}": tensor for name, tensor in of_processes.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"identity": json.dumps(identity), "position": json.dumps(asdict(position))}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE, save(contiguous, metadata))
 
 
-def load_resume(
-    folder: Path, identity: dict[str, Any], model: LanguageModel, optimizer: torch.optim.Optimizer
-) -> tuple[Position, Tensor]:
-    """Put everything back in place; return the position and the carried state `[B, S]`.
+def load_resume(folder: Path, identity: dict[str, Any], parts: Parts) -> tuple[Position, dict[str, Tensor]]:
+    """Put every part back in place; return the position and what each process had for itself.
 
     Raises `TrainingError` when there is nothing to resume, or when data, model, recipe or seed are not those of the
     run that stopped (the message names what differs).
@@ -85,16 +98,20 @@ def load_resume(
         raise TrainingError(f"{path} cannot be read ({error}); {afresh}") from None
     if then != identity:
         raise TrainingError(f"{folder} holds another run: {_difference(then, identity)}; use another --out folder")
-    if missing := {"random", "state", *(f"model.{name}" for name in model.state_dict())} - tensors.keys():
+    objective, optimizer = parts.objective, parts.optimizer
+    names = objective.state_dict().keys()
+    if missing := names - tensors.keys():
         raise TrainingError(f"{path} holds no {min(missing)}; {afresh}")
-    model.load_state_dict(_below(tensors, "model."))
+    objective.load_state_dict({name: tensors[name] for name in names})
     optimizer_state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, _, key = name.partition(".")
         optimizer_state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random"])
-    return position, tensors["state"]
+    means = _below(tensors, "average.")
+    device = next(objective.parameters()).device
+    parts.average.means = [means[str(index)].to(device) for index in range(len(means))]
+    return position, _below(tensors, "process.")
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

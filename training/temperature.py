@@ -10,13 +10,16 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.func import jvp
 
 from model.errors import ConfigurationError
 from model.language_model import LanguageModel
 from model.vocabulary import Ids
-from training.cross_entropy import ROWS, negative_log_likelihoods
+from training.cross_entropy import ROWS
 from training.evaluate import Evaluation, read_chunks
+from training.likelihood import losses
 
 LOWEST, HIGHEST = 0.1, 10.0
 """Temperatures that tuning chooses between. Those of trained models are near 1."""
@@ -40,10 +43,9 @@ def evaluate_at_temperature(
     """
     if not 0 < temperature < math.inf:
         raise ConfigurationError(f"temperature must be a finite number above 0, not {temperature}")
-    weight, bias = model.embedding.weight / temperature, model.decoder.bias / temperature
     total, tokens = 0.0, 0
     for hidden, targets in read_chunks(model, ids, eos_id, ROWS):
-        total += negative_log_likelihoods(hidden, weight, bias, targets).double().sum().item()
+        total += losses(model, hidden, targets, temperature).double().sum().item()
         tokens += len(targets)
         advance(len(targets))
     origin = {"tuned_on": tuned_on} if tuned_on is not None else {}
@@ -55,9 +57,9 @@ def tune_temperature(
 ) -> float:
     """The temperature between `LOWEST` and `HIGHEST` at which `ids`, a validation text, is most probable.
 
-    The negative log-likelihood is convex in b = 1 / T, with derivative E[z] - z_target and second derivative Var[z]
-    over the words' logits z. Newton's method finds its minimum in a few readings of the text; a bracket that closes
-    around it keeps every step within bounds.
+    Of one softmax, the negative log-likelihood is convex in b = 1 / T, with derivative E[z] - z_target and second
+    derivative Var[z] over the words' logits z. Newton's method finds its minimum in a few readings of the text; a
+    bracket that closes around it keeps every step within bounds.
     """
     low, high = 1 / HIGHEST, 1 / LOWEST
     inverse = 1.0
@@ -79,7 +81,11 @@ def _derivatives(
     """First and second derivative of the negative log-likelihood of `ids`, in nats, by the inverse temperature."""
     sums = torch.zeros(2, dtype=torch.float64)
     for hidden, targets in read_chunks(model, ids, eos_id, ROWS):
-        sums += _chunk_derivatives(model.decoder(hidden, model.embedding.weight), targets, inverse)
+        if model.config.softmaxes == 1:
+            logits = F.linear(hidden, model.embedding.weight, model.decoder.bias)
+            sums += _chunk_derivatives(logits, targets, inverse)
+        else:
+            sums += _mixture_derivatives(model, hidden, targets, inverse)
         advance(len(targets))
     slope, curvature = sums.tolist()
     return slope, curvature
@@ -93,3 +99,21 @@ def _chunk_derivatives(logits: Tensor, targets: Tensor, inverse: float) -> Tenso
     mean = (probabilities * logits).sum(dim=-1, keepdim=True)
     variance = (probabilities * (logits - mean).square_()).sum(dim=-1)
     return torch.stack([mean.double().sum(), variance.double().sum()])
+
+
+def _mixture_derivatives(model: LanguageModel, hidden: Tensor, targets: Tensor, inverse: float) -> Tensor:
+    """The same of a mixture of softmaxes, whose second derivative need not be positive, by forward differentiation."""
+    at, one = torch.tensor(inverse), torch.tensor(1.0)
+
+    def of_rows(h: Tensor, target: Tensor) -> Tensor:
+        def total(b: Tensor) -> Tensor:
+            return -model.log_probabilities(h, 1 / b).gather(1, target[:, None]).sum()
+
+        def slope(b: Tensor) -> Tensor:
+            first: Tensor = jvp(total, (b,), (one,))[1]
+            return first
+
+        return torch.stack(jvp(slope, (at,), (one,))).double()
+
+    rows = max(1, ROWS // model.config.softmaxes)
+    return torch.stack([of_rows(*part) for part in zip(hidden.split(rows), targets.split(rows), strict=True)]).sum(0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +26,28 @@ from model.files import write_json
 from model.language_model import LanguageModel
 from model.machine import processor_name
 from model.vocabulary import Ids, Vocabulary
-from training.batching import as_rows, context_and_targets, segment_count, segments
-from training.cross_entropy import tied_cross_entropy
+from training.averaging import Average, stopped_improving
+from training.batching import (
+    as_rows,
+    context_and_targets,
+    fixed_lengths,
+    partially_shuffled,
+    segments,
+    varied_lengths,
+)
 from training.evaluate import evaluate
-from training.recipe import Recipe, build_optimizer, learning_rate
+from training.memory import peak_bytes
+from training.objective import Objective
+from training.recipe import Optimizer, Recipe, build_optimizer, learning_rate
 from training.resume import FILE as RESUME_FILE
-from training.resume import Position, load_resume, save_resume
+from training.resume import Parts, Position, load_resume, save_resume
+from training.warm_start import WarmStart
+from training.world import World
 
 VALIDATION_STREAMS = 16
 """Pieces the validation text is read in after an epoch; the final figure is of one stream."""
+EXPLODED = 5
+"""Times the loss of knowing nothing, ln V, from which a loss has exploded."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +71,8 @@ class Data:
 class Observer(Protocol):
     """Told how a run goes."""
 
-    def started(self, position: Position, segments: int, epochs: int) -> None:
-        """The run begins, or goes on, at `position`; an epoch has `segments` updates."""
+    def started(self, position: Position, updates: int, epochs: int) -> None:
+        """The run begins, or goes on, at `position`; all epochs together have so many updates."""
 
     def stepped(self, position: Position, loss: float, tokens: int) -> None:
         """One update was made from `tokens` tokens; `loss` is its mean, in nats."""
@@ -68,19 +82,38 @@ class Observer(Protocol):
 
 
 class Trainer:
-    """One training run in the folder `out`."""
+    """One training run in the folder `out`. Of several processes, the first writes."""
 
     def __init__(
-        self, config: ModelConfig, recipe: Recipe, data: Data, out: Path, *, preset: str, seed: int, half: bool = False
+        self,
+        config: ModelConfig,
+        recipe: Recipe,
+        data: Data,
+        out: Path,
+        *,
+        preset: str,
+        seed: int,
+        half: bool = False,
+        start: WarmStart | None = None,
+        world: World = World(),  # noqa: B008 - it is frozen
     ) -> None:
         torch.manual_seed(seed)
-        self.recipe, self.data, self.out, self.half = recipe, data, out, half
+        self.recipe, self.data, self.out, self.half, self.seed, self.world = recipe, data, out, half, seed, world
         self.model = LanguageModel(config, recipe.dropout)
-        self.optimizer = build_optimizer(self.model, recipe)
+        if start is not None:
+            self.model.load_state_dict(start.weights)
+        objective = Objective(self.model, recipe).to(world.device)
+        self.parts = Parts(objective, build_optimizer(objective.parameters(), recipe), Average(self.model.parameters()))
+        self.objective = world.together(objective)
+        if recipe.batch_size % world.size:
+            raise TrainingError(f"a batch of {recipe.batch_size} rows is not divisible by {world.size} processes")
+        if world.rank:
+            torch.manual_seed(seed + world.rank)  # Masks of its own; the weights are the first process's.
         self.rows = as_rows(context_and_targets(data.train, data.vocabulary.eos_id), recipe.batch_size)
-        self.segments = segment_count(self.rows, recipe.bptt)
-        self.position = Position()
-        self.state = self.model.initial_state(recipe.batch_size)
+        self.updates = [len(self._lengths(epoch)) for epoch in range(recipe.epochs)]
+        skipped = start.epoch if start is not None else 0
+        self.position = Position(epoch=skipped, step=sum(self.updates[:skipped]))
+        self.state = self._initial_state()
         self.identity = {
             "preset": preset,
             "model": config.model_dump(mode="json"),
@@ -88,19 +121,27 @@ class Trainer:
             "data": {"name": data.name, "sha256": data.sha256},
             "vocabulary": data.vocabulary.identity,
             "seed": seed,
+            "processes": world.size,
+            **({"started_from": start.record()} if start is not None else {}),
         }
 
     def resume(self) -> None:
         """Go on from the stop that `out` records."""
         if (self.out / RECORD).exists() and read_record(self.out).get("finished"):
             raise TrainingError(f"{self.out} holds a finished run; use another --out folder to train again")
-        self.position, self.state = load_resume(self.out, self.identity, self.model, self.optimizer)
+        self.position, own = load_resume(self.out, self.identity, self.parts)
+        rank = self.world.rank
+        self.state = own[f"{rank}.state"].to(self.world.device)
+        torch.set_rng_state(own[f"{rank}.random"])
+        if self.world.device.type == "cuda":
+            torch.cuda.set_rng_state(own[f"{rank}.cuda_random"], self.world.device)
 
     def run(self, observer: Observer, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Train until the recipe's last epoch, or until `should_stop` (asked after every update).
 
         Returns whether the run is finished. Either way `out` holds a checkpoint, and an unfinished run can be resumed.
-        Raises `TrainingError` where the loss is not finite or `out` cannot be written; earlier files stay as they were.
+        Raises `TrainingError` where the loss is not finite or explodes, or `out` cannot be written; earlier files stay
+        as they were.
         """
         try:
             return self._run(observer, should_stop)
@@ -115,99 +156,148 @@ class Trainer:
         if not (self.out / RESUME_FILE).exists():
             # From here on whatever stops the run leaves something to resume, and a full disk is noticed at once.
             self._save_resume()
-        observer.started(self.position, self.segments, self.recipe.epochs)
-        while self.position.epoch < self.recipe.epochs:
+        position, epochs = self.position, self.recipe.epochs
+        observer.started(position, sum(self.updates), epochs)
+        while position.epoch < epochs and not position.ended:
             stopped = self._epoch(observer, should_stop)
-            if self.position.segment == self.segments:
+            if position.segment == self.updates[position.epoch]:
                 observer.validated(self._validate())
-            elif not self.position.curve:
+            elif not position.curve:
                 self._save_checkpoint()
             self._save_resume()
-            if stopped and self.position.epoch < self.recipe.epochs:
+            if stopped and position.epoch < epochs and not position.ended:
                 return False
         self._finish()
         return True
 
+    def _lengths(self, epoch: int) -> list[int]:
+        """Steps of each update of an epoch."""
+        steps = self.rows.shape[1] - 1
+        if not self.recipe.variable_bptt:
+            return fixed_lengths(steps, self.recipe.bptt)
+        return varied_lengths(steps, self.recipe.bptt, np.random.default_rng([self.seed, epoch]))
+
+    def _rows_of(self, epoch: int) -> Tensor:
+        """What this process reads of an epoch `[B / processes, n]`."""
+        rows = self.rows
+        if self.recipe.partial_shuffle:
+            # The lengths' generator goes by the epoch too.
+            rows = partially_shuffled(rows, np.random.default_rng([self.seed, epoch, 1]))
+        return self.world.share(rows)
+
     def _epoch(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
         """Read the rest of the epoch, or until asked to stop; whether it was asked to."""
         position = self.position
-        total = self.segments * self.recipe.epochs
+        lengths = self._lengths(position.epoch)
         self.model.train()
-        for index, (inputs, targets) in enumerate(segments(self.rows, self.recipe.bptt)):
+        for index, (inputs, targets) in enumerate(segments(self._rows_of(position.epoch), lengths)):
             if index < position.segment:
                 continue
             began = time.perf_counter()
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.recipe, position.step, total)
-            loss = self._update(inputs, targets)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {position.step + 1} (epoch {position.epoch + 1}); lower the learning "
-                    f"rate or the clip; the last good checkpoint, if any epoch was finished, is {self.out}"
-                )
+            self._set_rate(lengths[index])
+            loss, stop = self.world.mean(self._update(inputs, targets), should_stop())
+            self._check(loss)
+            tokens = targets.numel() * self.world.size
             position.segment += 1
             position.step += 1
-            position.loss += loss * targets.numel()
-            position.tokens += targets.numel()
+            position.loss += loss * tokens
+            position.tokens += tokens
             position.epoch_seconds += time.perf_counter() - began
-            observer.stepped(position, loss, targets.numel())
-            if should_stop():
+            observer.stepped(position, loss, tokens)
+            if stop:
                 return True
         return False
 
+    def _set_rate(self, length: int) -> None:
+        recipe = self.recipe
+        rate = learning_rate(recipe, self.position.step, sum(self.updates))
+        for group in self.parts.optimizer.param_groups:
+            group["lr"] = rate * length / recipe.bptt if recipe.variable_bptt else rate
+
     def _update(self, inputs: Tensor, targets: Tensor) -> float:
         """One optimiser step; the mean loss before it, in nats a token."""
-        dtype = torch.bfloat16 if self.recipe.bfloat16 else torch.float32
-        with torch.autocast(inputs.device.type, dtype, enabled=self.recipe.bfloat16):
-            hidden, self.state = self.model(inputs, self.state.detach())
-        loss = tied_cross_entropy(
-            hidden.flatten(0, 1).to(dtype), self.model.embedding.weight, self.model.decoder.bias, targets.flatten()
+        parts, position = self.parts, self.position
+        objective, loss, self.state = self.objective(inputs, targets, self.state.detach())
+        parts.optimizer.zero_grad()
+        objective.backward()
+        torch.nn.utils.clip_grad_norm_(parts.objective.parameters(), self.recipe.clip)
+        parts.optimizer.step()
+        if self.recipe.optimizer is Optimizer.ASGD or position.averaging:
+            position.averaged += 1
+            parts.average.update(position.averaged)
+        value: float = loss.item()
+        return value
+
+    def _check(self, loss: float) -> None:
+        position, limit = self.position, EXPLODED * math.log(len(self.data.vocabulary))
+        if loss <= limit:
+            return
+        kind = f"has exploded to {loss:.1f}" if math.isfinite(loss) else f"is {loss}"
+        raise TrainingError(
+            f"the loss {kind} at step {position.step + 1} (epoch {position.epoch + 1}); lower the learning rate or the "
+            f"clip; the last good checkpoint, if any epoch was finished, is {self.out}"
         )
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        return loss.item()
 
     def _validate(self) -> dict[str, Any]:
         """End the epoch: measure validation, keep the checkpoint if it is the best, make the curve's next point."""
         position = self.position
         began = time.perf_counter()
-        streams = min(VALIDATION_STREAMS, max(1, len(self.data.valid) // 64))
-        valid = evaluate(
-            self.model,
-            self.data.valid,
-            self.data.vocabulary.eos_id,
-            streams=streams,
-            bfloat16=self.recipe.bfloat16,
-        )
-        if not math.isfinite(valid.perplexity):
+        with self.parts.average.in_place():
+            valid = self._validation_perplexity()
+            position.seconds += position.epoch_seconds + time.perf_counter() - began
+            best = min((point["valid_perplexity"] for point in position.curve), default=math.inf)
+            entry = {
+                "epoch": position.epoch + 1,
+                "step": position.step,
+                "train_perplexity": math.exp(position.loss / position.tokens),
+                "valid_perplexity": valid,
+                "averaged": position.averaged,
+                "tokens_per_second": position.tokens / position.epoch_seconds,
+                "seconds": position.seconds,
+            }
+            position.curve.append(entry)
+            position.epoch += 1
+            position.segment = position.tokens = 0
+            position.loss = position.epoch_seconds = 0.0
+            self.state = self._initial_state()
+            if valid < best:
+                self._save_checkpoint()
+        self._notice_a_standstill()
+        return entry
+
+    def _validation_perplexity(self) -> float:
+        valid = self.data.valid
+        streams = min(VALIDATION_STREAMS, max(1, len(valid) // 64))
+        found = evaluate(self.model, valid, self.data.vocabulary.eos_id, streams=streams, bfloat16=self.recipe.bfloat16)
+        # What is decided by it must be decided alike, and machines differ in their last digits.
+        perplexity = self.world.of_first(found.perplexity)
+        if not math.isfinite(perplexity):
             raise TrainingError(
-                f"validation perplexity is {valid.perplexity} after epoch {position.epoch + 1}; lower the learning "
+                f"validation perplexity is {perplexity} after epoch {self.position.epoch + 1}; lower the learning "
                 f"rate or the clip; {self.out} holds what was saved before"
             )
-        position.seconds += position.epoch_seconds + time.perf_counter() - began
-        best = min((point["valid_perplexity"] for point in position.curve), default=math.inf)
-        entry = {
-            "epoch": position.epoch + 1,
-            "step": position.step,
-            "train_perplexity": math.exp(position.loss / position.tokens),
-            "valid_perplexity": valid.perplexity,
-            "tokens_per_second": position.tokens / position.epoch_seconds,
-            "seconds": position.seconds,
-        }
-        position.curve.append(entry)
-        position.epoch += 1
-        position.segment = position.tokens = 0
-        position.loss = position.epoch_seconds = 0.0
-        self.state = self.model.initial_state(self.recipe.batch_size)
-        if valid.perplexity < best:
-            self._save_checkpoint()
-        return entry
+        return perplexity
+
+    def _notice_a_standstill(self) -> None:
+        """Begin to average the weights, or end the run, once validation stops improving."""
+        position, optimizer = self.position, self.recipe.optimizer
+        figures = [point["valid_perplexity"] for point in position.curve]
+        if not optimizer.averages or not stopped_improving(figures, self.recipe.patience):
+            return
+        if optimizer is Optimizer.ASGD:
+            position.ended = True
+        else:
+            position.averaging = True
+
+    def _initial_state(self) -> Tensor:
+        return self.model.initial_state(self.recipe.batch_size // self.world.size)
 
     def _finish(self) -> None:
         """Measure the best checkpoint, as stored, on one stream of each text, and close the run."""
+        if not self.world.leads:
+            return
         model, vocabulary, _ = load_checkpoint(self.out)
+        model.to(self.world.device)
         perplexity = {
             split: evaluate(model, ids, vocabulary.eos_id).perplexity
             for split, ids in (("valid", self.data.valid), ("test", self.data.test))
@@ -217,13 +307,19 @@ class Trainer:
         (self.out / RESUME_FILE).unlink(missing_ok=True)
 
     def _save_resume(self) -> None:
-        save_resume(self.out, self.identity, self.position, self.model, self.optimizer, self.state)
+        own = {"state": self.state, "random": torch.get_rng_state()}
+        if self.world.device.type == "cuda":
+            own["cuda_random"] = torch.cuda.get_rng_state(self.world.device)
+        of_processes = self.world.gather(own)
+        if self.world.leads:
+            save_resume(self.out, self.identity, self.position, self.parts, of_processes)
 
     def _save_checkpoint(self) -> None:
-        save_checkpoint(self.out, self.model, self.data.vocabulary, self._record(), half=self.half)
+        if self.world.leads:
+            save_checkpoint(self.out, self.model, self.data.vocabulary, self._record(), half=self.half)
 
     def _record(self) -> dict[str, Any]:
-        position = self.position
+        position, cuda = self.position, self.world.device.type == "cuda"
         best = min(position.curve, key=lambda point: point["valid_perplexity"], default=None)
         return {
             **self.identity,
@@ -232,9 +328,15 @@ class Trainer:
             "curve": position.curve,
             "best_epoch": best["epoch"] if best else None,
             "seconds": position.seconds,
+            "peak_bytes": peak_bytes(self.world.device),
             "finished": False,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": {"processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+            "hardware": {
+                "processor": processor_name(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                **({"device": torch.cuda.get_device_name(self.world.device)} if cuda else {}),
+            },
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
 

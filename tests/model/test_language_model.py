@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.errors import ConfigurationError
+from model.dropout import Dropout
 from model.language_model import LanguageModel
 
+NONE = Dropout()
 
-def build(dropout: float = 0.0, **changes: object) -> LanguageModel:
+
+def build(dropout: Dropout = NONE, **changes: object) -> LanguageModel:
     settings = {"vocabulary_size": 30, "embedding_size": 8, "hidden_size": 12, "layers": 3, "groups": 4, "levels": 2}
     return LanguageModel(ModelConfig.from_dict(settings | changes), dropout)
 
@@ -77,7 +79,7 @@ def test_rows_of_a_batch_do_not_affect_one_another() -> None:
 
 
 def test_dropout_acts_while_training_and_not_while_evaluating() -> None:
-    model = build(dropout=0.5)
+    model = build(Dropout.standard(0.5))
     ids, state = torch.randint(30, (2, 50)), model.initial_state(2)
     torch.manual_seed(0)
     dropped = model(ids, state)[0]
@@ -86,9 +88,3 @@ def test_dropout_acts_while_training_and_not_while_evaluating() -> None:
     assert 0.4 < zeros < 0.6
     assert (kept != 0).all()
     torch.testing.assert_close(kept, model(ids, state)[0])
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1.0, 2.0])
-def test_a_dropout_rate_that_is_no_rate_is_refused(rate: float) -> None:
-    with pytest.raises(ConfigurationError, match="at least 0 and below 1"):
-        build(dropout=rate)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig, Subsampling, Transform
 from model.errors import ConfigurationError
-from model.pru import PRU, PRULayer, State, unpack
+from model.pru import PRU, PRUCell, PRULayer, State, unpack
 
 TIGHT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -29,7 +29,7 @@ def step_by_step(layer: PRULayer, x: Tensor, state: State) -> tuple[Tensor, Stat
     """The specification: the cell applied to one input after the other."""
     outputs = []
     for t in range(x.shape[1]):
-        state = layer.step(layer.from_input(x[:, t]), state)
+        state = PRUCell.forward(layer, x[:, t], state)
         outputs.append(state[0])
     return torch.stack(outputs, dim=1), state
 

@@ -10,6 +10,7 @@ import pytest
 
 from model.config import ModelConfig
 from model.conventions import Convention
+from model.dropout import Dropout
 from model.vocabulary import Vocabulary
 from training.recipe import Optimizer, Recipe
 from training.trainer import Data
@@ -47,7 +48,7 @@ def recipe(**changes: Any) -> Recipe:
         "epochs": 2,
         "batch_size": 4,
         "bptt": 10,
-        "dropout": 0.2,
+        "dropout": Dropout.standard(0.2),
         "clip": 0.25,
         "bfloat16": False,
     }

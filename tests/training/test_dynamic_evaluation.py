@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model.dropout import Dropout
 from model.errors import ConfigurationError, TrainingError
 from model.language_model import LanguageModel
 from model.pru import PRUCell
@@ -26,7 +27,7 @@ Array = npt.NDArray[np.float64]
 @pytest.fixture
 def model(data: Data) -> LanguageModel:
     torch.manual_seed(1)
-    return LanguageModel(config(data.vocabulary), dropout=0.5)
+    return LanguageModel(config(data.vocabulary), Dropout.standard(0.5))
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def reference_gradients(
         parts = list(rows.split([size for size in sizes for _ in "hc"], dim=-1))
         for index, layer in enumerate(double.layers):
             assert isinstance(layer, PRUCell)
-            x, c = layer.step(layer.from_input(x), (parts[2 * index], parts[2 * index + 1]))
+            x, c = PRUCell.forward(layer, x, (parts[2 * index], parts[2 * index + 1]))
             after += [x, c]
         rows = torch.cat(after, dim=-1)
         losses.append(F.cross_entropy(F.linear(x, double.embedding.weight, double.decoder.bias), target))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.dropout import Dropout
 from model.language_model import LanguageModel
 from tests.training.conftest import config
 from training import evaluate as evaluate_module
@@ -47,7 +48,7 @@ def test_streams_are_pieces_that_each_start_without_context(data: Data) -> None:
 
 
 def test_evaluation_leaves_the_model_as_it_was_and_ignores_dropout(data: Data) -> None:
-    model = LanguageModel(config(data.vocabulary), dropout=0.5).train()
+    model = LanguageModel(config(data.vocabulary), Dropout.standard(0.5)).train()
     first, second = (evaluate(model, data.valid, data.vocabulary.eos_id).perplexity for _ in range(2))
     assert first == second
     assert model.training

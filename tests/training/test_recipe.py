@@ -27,6 +27,6 @@ def test_adamw_rises_over_the_warm_up_and_falls_by_half_a_cosine_to_one_percent(
 
 @pytest.mark.parametrize(("kind", "expected"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_a_recipe_builds_its_optimizer(kind: str, expected: type[torch.optim.Optimizer]) -> None:
-    optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe(optimizer=kind, weight_decay=0.1))
+    optimizer = build_optimizer(torch.nn.Linear(2, 2).parameters(), recipe(optimizer=kind, weight_decay=0.1))
     assert type(optimizer) is expected
     assert optimizer.param_groups[0]["weight_decay"] == 0.1

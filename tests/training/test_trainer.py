@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.checkpoint import load_checkpoint
+from model.dropout import Dropout
 from model.errors import CorpusError, TrainingError
 from tests.training.conftest import config, recipe
 from training.evaluate import Evaluation, evaluate
@@ -86,7 +87,7 @@ def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(
 
 @pytest.mark.parametrize(("optimizer", "rate"), [(Optimizer.SGD, 10), (Optimizer.ADAMW, 0.03)])
 def test_training_learns_a_small_text_by_heart(data: Data, tmp_path: Path, optimizer: Optimizer, rate: float) -> None:
-    settings = recipe(optimizer=optimizer, learning_rate=rate, epochs=30, dropout=0.0, clip=1.0)
+    settings = recipe(optimizer=optimizer, learning_rate=rate, epochs=30, dropout=Dropout(), clip=1.0)
     run = Trainer(
         config(data.vocabulary, embedding_size=16, hidden_size=32), settings, data, tmp_path, preset="", seed=1
     )

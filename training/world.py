@@ -1,0 +1,100 @@
+"""The processes that train one model together, on one machine or several, as `torchrun` starts them.
+
+Boundary: numbers and tensors exchanged between processes. With one process every exchange is what was put in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model.errors import ConfigurationError
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(frozen=True)
+class World:
+    """How many processes there are, and which of them this one is."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files and speaks to the terminal."""
+        return self.rank == 0
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of `rows [B, ...]`, on its device."""
+        return rows.chunk(self.size)[self.rank].to(self.device)
+
+    def together(self, objective: nn.Module) -> nn.Module:
+        """A module whose gradients are the mean over all processes, parameters those of the first."""
+        return objective if self.size == 1 else DistributedDataParallel(objective)
+
+    def mean(self, *values: float) -> list[float]:
+        """Mean over all processes of each value."""
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(numbers)
+        means: list[float] = (numbers / self.size).tolist()
+        return means
+
+    def of_first(self, value: float) -> float:
+        """What the first process has."""
+        return self.mean(value * self.size if self.leads else 0.0)[0] if self.size > 1 else value
+
+    def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of all processes, `rank.name`; the shapes of one name are the same everywhere."""
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            parts = [tensor]
+            if self.size > 1:
+                parts = [torch.empty_like(tensor, device=self.device) for _ in range(self.size)]
+                dist.all_gather(parts, tensor.to(self.device))
+            found |= {f"{rank}.{name}": part for rank, part in enumerate(parts)}
+        return found
+
+
+@contextmanager
+def joined(device: Device | None = None) -> Iterator[World]:
+    """The processes this one belongs to (`torchrun` says which), joined for the block; without `torchrun`, it alone.
+
+    The device is by default CUDA where there is any; of several GPUs each process takes its own.
+    Raises `ConfigurationError` for a device that this machine has not.
+    """
+    rank, size, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
+    kind = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
+    if kind is Device.CUDA and not torch.cuda.is_available():
+        raise ConfigurationError("this torch finds no CUDA device; leave --device out, or say --device cpu")
+    world = World(torch.device(kind, local) if kind is Device.CUDA else torch.device("cpu"), rank, size)
+    if kind is Device.CUDA:
+        torch.cuda.set_device(world.device)
+    if size == 1:
+        yield world
+        return
+    dist.init_process_group("nccl" if kind is Device.CUDA else "gloo")
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+"""What `torchrun` sets, and what it is without."""

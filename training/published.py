@@ -75,7 +75,7 @@ _TABLE_1 = {
 _ABLATIONS = {
     Section.TRANSFORMATIONS: (
         ("table3-r1", "R1: context LT, input LT", 74.80, 89.30),
-        ("table3-r2", "R2: context GLT, input LT", 84.38, 104.13),
+        ("table3-r2", "R2: context GLT, input GLT", 84.38, 104.13),
         ("table3-r3", "R3: context GLT, input PT", 82.67, 99.57),
         ("table3-r4", "R4: context LT, input PT", 74.18, 88.31),
         ("table3-r5", "R5: context PT, input PT", 75.80, 90.56),

@@ -28,7 +28,7 @@ def report_command(
     # A second's worth of code that no other command needs.
     from training.pictures import learning_curves, levels_and_groups, png  # noqa: PLC0415
 
-    records = [read_run(folder) for folder in dict.fromkeys(run.resolve() for run in runs)]
+    records = [read_run(folder) for folder in {folder.resolve(): folder for folder in runs}.values()]
     figures = {CURVES: learning_curves(records), LEVELS: levels_and_groups(records)}
     files = {name: png(figure) for name, figure in figures.items() if figure is not None}
     # The text comes last: it names pictures that are there.

@@ -1,4 +1,4 @@
-"""`python -m training train | evaluate | presets`: from a corpus to a checkpoint in a terminal.
+"""`python -m training train | evaluate | report | presets`: from a corpus to a checkpoint in a terminal.
 
 Boundary: arguments in, lines on the terminal out. Errors of this project end as one line and exit status 2.
 """
@@ -30,6 +30,7 @@ from training.evaluate_command import DataOption, evaluate_command
 from training.memory import keep_freed_memory
 from training.presets import PRESETS, find_preset
 from training.progress import Observers, TensorBoardObserver, TerminalObserver
+from training.report_command import report_command
 from training.settings import with_settings
 from training.trainer import Data, Observer, Trainer, is_occupied
 from training.warm_start import warm_start
@@ -154,6 +155,7 @@ def _interruptible() -> Iterator[_Interrupted]:
 
 
 app.command(name="evaluate")(evaluate_command)
+app.command(name="report")(report_command)
 
 
 @app.command()

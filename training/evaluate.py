@@ -43,8 +43,8 @@ class Evaluation:
 
     @property
     def measure(self) -> str:
-        """What the figure is called: `perplexity` is a static one alone, so that no other is ever taken for it."""
-        return "perplexity" if self.method == "static" else f"{self.method}_perplexity"
+        """What the figure is called."""
+        return measure_of(self.method)
 
     def record(self) -> dict[str, Any]:
         """The result for programs: tokens, method, parameters, and the perplexity under the name of its `measure`."""
@@ -54,6 +54,11 @@ class Evaluation:
             "parameters": dict(self.parameters),
             self.measure: self.perplexity,
         }
+
+
+def measure_of(method: str) -> str:
+    """What a method's figure is called: `perplexity` is a static one alone, so that no other is ever taken for it."""
+    return "perplexity" if method == "static" else f"{method}_perplexity"
 
 
 @torch.no_grad()

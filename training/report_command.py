@@ -1,0 +1,47 @@
+"""`python -m training report`: a table of results and pictures from the records of runs.
+
+Boundary: folders in, files and one line on the terminal out. What is written is `training.results` and
+`training.pictures`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from model.errors import TrainingError
+from model.files import write_atomically
+from training.results import CURVES, LEVELS, results
+from training.run_record import read_run
+
+RESULTS = "RESULTS.md"
+
+
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, finished or not.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="Folder for RESULTS.md and its pictures.")],
+) -> None:
+    """Write what runs reached beside what the paper reports, and draw their learning curves."""
+    # A second's worth of code that no other command needs.
+    from training.pictures import learning_curves, levels_and_groups, png  # noqa: PLC0415
+
+    records = [read_run(folder) for folder in {folder.resolve(): folder for folder in runs}.values()]
+    figures = {CURVES: learning_curves(records), LEVELS: levels_and_groups(records)}
+    files = {name: png(figure) for name, figure in figures.items() if figure is not None}
+    # The text comes last: it names pictures that are there.
+    files[RESULTS] = results(records, files.keys()).encode()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_atomically(out / name, data)
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or out} cannot be written: {error.strerror or error}; mend that, or give another --out "
+            "folder"
+        ) from None
+    Console(stderr=True, soft_wrap=True).print(
+        f"{', '.join(files)} of {len(records)} run{'s'[: len(records) - 1]} in {out}"
+    )

@@ -1,0 +1,241 @@
+"""RESULTS.md: what runs reached, beside what the paper reports, as Markdown made from the runs' own records.
+
+Boundary: records in, text out. The only figures that no record holds are those of `training.published`.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from training.evaluate import measure_of
+from training.published import ADAPTIVE, PUBLISHED, Published, PublishedAdaptive, Section, find_adaptive
+from training.run_record import EvaluationRecord, RunRecord, by_kind, in_order
+
+CURVES, LEVELS = "learning_curves.png", "levels_and_groups.png"
+"""Names of the pictures that the text shows where they stand beside it."""
+
+NONE = "–"
+"""A cell without a value."""
+
+Row = dict[str, str]
+"""Cells by the names of their columns; those left out are `NONE`."""
+
+_Done = tuple[RunRecord, EvaluationRecord]
+
+_SPLITS = {"valid": "validation", "test": "test"}
+
+_PREAMBLE = """# Results
+
+Written by `python -m training report` from the records of the runs (`training.json`); not to be edited by hand.
+Published figures are those of Mehta et al. (EMNLP 2018).
+
+Perplexities are of words, and lower is better. Those of the tables before "Evaluations" are static: the weights of the
+best epoch on validation, one stream of text, the full softmax, every token and every line end scored. A difference is
+ours less the published one. Where a model was trained with several seeds, their mean stands below them, ± the standard
+deviation of a single run. Parameters are in millions; the recurrent ones are those of the recurrent layers, biases
+included, and their reduction is relative to an LSTM of the same sizes."""
+
+
+def results(records: Sequence[RunRecord], pictures: Collection[str] = ()) -> str:
+    """The whole of RESULTS.md; `pictures` are the names of those that stand beside it."""
+    parts = [_PREAMBLE]
+    for section in Section:
+        if section is Section.LEVELS_AND_GROUPS:
+            parts += ["## Figure 1: learning curves", _learning_curves(pictures)]
+        parts += [f"## {section}", _section(section, records)]
+    if LEVELS in pictures:
+        parts.append(f"![Perplexity against the reduction of recurrent parameters]({LEVELS})")
+    parts += ["## Runs of no table or figure", _other_runs(records)]
+    parts += ["## Evaluations", *_evaluations(records)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _learning_curves(pictures: Collection[str]) -> str:
+    if CURVES not in pictures:
+        return "No run has finished an epoch."
+    return (
+        "Training (solid) and validation perplexity (dashed) of every run over its epochs; what is above the picture\n"
+        "is the fall of the first epochs. Training perplexity is measured under dropout while the weights change,\n"
+        "validation here in pieces, and slightly higher for it.\n\n"
+        f"![Learning curves]({CURVES})"
+    )
+
+
+def _section(section: Section, records: Sequence[RunRecord]) -> str:
+    """The table of one part of the paper: a row for every run, and one for every model that was not run."""
+    entries = sorted((entry for entry in PUBLISHED if entry.section is section), key=lambda entry: entry.data)
+    rows: list[Row] = []
+    for entry in entries:
+        runs = [record for record in records if record.published == entry]
+        rows += _run_rows(runs) if runs else [_not_run(entry)]
+    columns = ["preset", "in the paper", "data", "parameters", "recurrent"]
+    if section is Section.LEVELS_AND_GROUPS:
+        columns.append("reduction")
+    columns += ["seed", "epochs", "hardware", "time"]
+    for split, name in _SPLITS.items():
+        columns.append(name)
+        if any(entry.perplexity(split) for entry in entries):
+            columns += [f"published {name}", f"difference in {name}"]
+    return _table(columns, rows)
+
+
+def _other_runs(records: Sequence[RunRecord]) -> str:
+    runs = [record for record in records if record.published is None]
+    columns = ["preset", "data", "parameters", "recurrent", "seed", "epochs", "hardware", "time", *_SPLITS.values()]
+    return _table(columns, _run_rows(runs)) if runs else "None."
+
+
+def _run_rows(records: Sequence[RunRecord]) -> Iterator[Row]:
+    """A row for every run, and one for the mean of those that differ by their seeds."""
+    for kind in by_kind(records):
+        yield from map(_run, kind)
+        finished = [record for record in kind if record.finished]
+        if len({record.seed for record in finished}) > 1:
+            yield _mean(finished)
+
+
+def _run(record: RunRecord) -> Row:
+    epochs = record.recipe.epochs
+    return {
+        **_model(record),
+        "seed": str(record.seed),
+        "epochs": str(epochs) if record.finished else f"{len(record.curve)} of {epochs}, not finished",
+        "hardware": _hardware(record.hardware),
+        "time": _duration(record.seconds),
+        **_perplexities([record], record.published),
+    }
+
+
+def _mean(records: Sequence[RunRecord]) -> Row:
+    return {
+        **_model(records[0]),
+        "seed": f"mean of {len(records)} runs",
+        "epochs": str(records[0].recipe.epochs),
+        **_perplexities(records, records[0].published),
+    }
+
+
+def _not_run(entry: Published) -> Row:
+    return {"preset": entry.preset, "epochs": "not run", **_in_the_paper(entry), **_perplexities([], entry)}
+
+
+def _model(record: RunRecord) -> Row:
+    origin = record.started_from
+    return {
+        "preset": f"{record.preset} (started from {origin.preset}, {origin.sha256[:12]})" if origin else record.preset,
+        "data": record.data.name,
+        "parameters": f"{record.parameters / 1e6:.2f}",
+        "recurrent": f"{record.recurrent_parameters / 1e6:.2f}",
+        "reduction": f"{record.reduction:.1%}",
+        **(_in_the_paper(record.published) if record.published else {}),
+    }
+
+
+def _in_the_paper(entry: Published) -> Row:
+    return {"in the paper": entry.row, "data": entry.data}
+
+
+def _perplexities(records: Sequence[RunRecord], entry: Published | None) -> Row:
+    """Ours of each split, where every run has it, the published one, and their difference."""
+    row: Row = {}
+    for split, name in _SPLITS.items():
+        ours = [record.perplexity[split] for record in records if record.finished and split in record.perplexity]
+        if ours:
+            row[name] = _figure(ours)
+        published = entry.perplexity(split) if entry else None
+        if published is not None:
+            row[f"published {name}"] = f"{published:.2f}"
+            if ours:
+                row[f"difference in {name}"] = _difference(ours, published)
+    return row
+
+
+def _evaluations(records: Sequence[RunRecord]) -> Iterator[str]:
+    """A table for each kind of evaluation, so that no two kinds share one."""
+    done: dict[str, list[_Done]] = {entry.evaluation: [] for entry in ADAPTIVE}
+    for record in in_order(records):
+        for evaluation in record.evaluations:
+            done.setdefault(evaluation.evaluation, []).append((record, evaluation))
+    yield (
+        "Results of `python -m training evaluate`, each kind in a table of its own. All but static ones adapt to the\n"
+        "text that they read, or to one set aside: they are not to be compared with static figures."
+    )
+    for method in sorted(done):
+        reached = [_published(*one) for one in done[method]]
+        missing = [entry for entry in ADAPTIVE if entry.evaluation == method and entry not in reached]
+        columns = ["preset", "data", "seed", "tokens", "settings", _words(measure_of(method))]
+        if missing or any(reached):
+            columns += ["published", "difference"]
+        rows = [_evaluation(*one) for one in done[method]]
+        rows += [
+            {"preset": entry.preset, "data": f"{entry.data} {entry.split}", "settings": "not run"} | _beside(entry)
+            for entry in missing
+        ]
+        yield f"### {_words(method).capitalize()} evaluation"
+        yield _table(columns, rows)
+
+
+def _published(record: RunRecord, evaluation: EvaluationRecord) -> PublishedAdaptive | None:
+    """What the paper reports of the same evaluation."""
+    corpus, _, split = evaluation.data.rpartition(" ")
+    return find_adaptive(record.preset, corpus, split, evaluation.evaluation) if corpus == record.corpus else None
+
+
+def _evaluation(record: RunRecord, evaluation: EvaluationRecord) -> Row:
+    return {
+        "preset": record.preset if record.finished else f"{record.preset}, not finished",
+        "data": evaluation.data,
+        "seed": str(record.seed),
+        "tokens": f"{evaluation.tokens:,}",
+        "settings": ", ".join(f"{_words(name)} {value}" for name, value in evaluation.parameters.items()) or NONE,
+        _words(measure_of(evaluation.evaluation)): f"{evaluation.figure:.2f}",
+        **_beside(_published(record, evaluation), evaluation.figure),
+    }
+
+
+def _beside(entry: PublishedAdaptive | None, ours: float | None = None) -> Row:
+    """The published figure, if any, and the difference of ours, if any."""
+    if entry is None:
+        return {}
+    row = {"published": f"{entry.perplexity:.2f}"}
+    return row if ours is None else row | {"difference": _difference([ours], entry.perplexity)}
+
+
+def _figure(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def _difference(ours: Sequence[float], published: float) -> str:
+    return f"{statistics.fmean(ours) - published:+.2f}"
+
+
+def _hardware(hardware: Mapping[str, str | int | None]) -> str:
+    """Names of processors as they are, and the threads that were used."""
+    names = [value for value in hardware.values() if isinstance(value, str)]
+    threads = hardware.get("threads")
+    return ", ".join([*names, f"{threads} threads"] if threads else names) or NONE
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _table(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    """A Markdown table; whatever a cell holds, it stays one cell of plain text."""
+    lines = [columns, ["---"] * len(columns), *([_plain(row.get(column, NONE)) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """A cell's text with what Markdown would read as more than text made harmless."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))

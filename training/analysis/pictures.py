@@ -18,7 +18,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Affine2D, Bbox
 
 from model.vocabulary import Vocabulary
 from training.analysis.attribution import Attribution
@@ -88,7 +88,7 @@ def gradient_coverage(attributions: Mapping[str, Attribution], vocabulary: Vocab
     """Table 2b: a panel a model, words downwards and dimensions rightwards, entries below the threshold darkest."""
     words = [_word(vocabulary, token_id) for token_id in next(iter(attributions.values())).ids]
     height = (0.7 + 0.17 * len(words)) * len(attributions) + 0.4
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(3.5, height)), layout="constrained")
     panels = figure.subplots(len(attributions), squeeze=False)[:, 0]
     for axes, (name, attribution) in zip(panels, attributions.items(), strict=True):
         sizes = attribution.gradients.abs()
@@ -109,7 +109,7 @@ def gradient_coverage(attributions: Mapping[str, Attribution], vocabulary: Vocab
     panels[-1].set_xlabel("dimension of the word vector")
     bar = figure.colorbar(image, ax=list(panels), pad=0.01, aspect=40)
     bar.ax.yaxis.set_major_formatter("{x:g}")
-    bar.set_label(f"|gradient|, as a share of the model's largest (darkest: at most {THRESHOLD:g})")
+    bar.set_label(f"share of the largest |gradient|; at most {THRESHOLD:g} darkest")
     return _png(figure)
 
 
@@ -143,11 +143,13 @@ class _Page:
 
     def __init__(self) -> None:
         self.figure = Figure(figsize=(WIDTH, 1), dpi=DPI)
+        # A figure is cut out of its plane by moving what is placed by its own measures, and nothing else.
+        self.inches = Affine2D().scale(1 / WIDTH, 1) + self.figure.transFigure
         self.depth = self.LEFT
 
     def write(self, x: float, depth: float, text: str, **style: Any) -> Text:
         """Write on the line whose upper edge is `depth` from the top."""
-        place = {"transform": self.figure.dpi_scale_trans, "va": "center", "fontsize": 10}
+        place = {"transform": self.inches, "va": "center", "fontsize": 10}
         return self.figure.text(x, -depth - self.LINE / 2, text, fontdict=place | style, parse_math=False)
 
     def flow(self, depth: float, words: Sequence[str], shades: Sequence[float]) -> float:
@@ -162,9 +164,7 @@ class _Page:
             # The darkest is one on which black letters still stand out.
             colour = colormaps["Oranges"](0.7 * shade)
             corner, height = (x, -depth - self.LINE + self.GAP / 2), self.LINE - self.GAP
-            self.figure.add_artist(
-                Rectangle(corner, width, height, transform=self.figure.dpi_scale_trans, color=colour, linewidth=0)
-            )
+            self.figure.add_artist(Rectangle(corner, width, height, transform=self.inches, color=colour, linewidth=0))
             x += width + self.GAP
         return depth + self.LINE
 

@@ -42,7 +42,9 @@ MOST_MODELS = 7
 
 
 def analyze_command(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoint folders, all of one vocabulary.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Checkpoint folders, all of one vocabulary.")
+    ],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder for the pictures (PNG) and tables (CSV).")],
     contexts: Annotated[

@@ -30,12 +30,14 @@ def next_word_entropies(
 
     `advance` is told of every batch of contexts done. Raises `CorpusError` where there are no ids.
     """
-    entropies = []
+    # One array from the start: thousands of small ones, made between large ones, would keep the latters' memory in use.
+    entropies, done = np.empty(len(ids)), 0
     for hidden, _ in read_chunks(model, ids, eos_id, CONTEXTS):
         log_probabilities = model.log_probabilities(hidden)
-        entropies.append(-(log_probabilities.exp() * log_probabilities).sum(-1))
+        entropies[done : done + len(hidden)] = -(log_probabilities.exp() * log_probabilities).sum(-1).numpy()
+        done += len(hidden)
         advance(len(hidden))
-    return torch.cat(entropies).double().numpy()
+    return entropies
 
 
 def histogram(entropies: npt.NDArray[np.float64], vocabulary_size: int) -> npt.NDArray[np.int64]:

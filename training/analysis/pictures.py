@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,8 @@ class _Page:
         x = self.LEFT
         for word, shade in zip(words, shades, strict=True):
             text = self.write(x + self.GAP, depth, word)
-            width = text.get_window_extent().width / DPI + 2 * self.GAP
+            with _missing_glyphs_allowed():
+                width = text.get_window_extent().width / DPI + 2 * self.GAP
             if x + width > self.RIGHT and x > self.LEFT:
                 x, depth = self.LEFT, depth + self.LINE
                 text.set_position((x + self.GAP, -depth - self.LINE / 2))
@@ -194,8 +196,14 @@ def _furnish(figure: Figure, axes: Axes, handles: Sequence[Any], labels: Sequenc
 def _png(figure: Figure, part: Bbox | None = None) -> bytes:
     """The picture, or a part of its plane, in inches."""
     data = io.BytesIO()
-    with warnings.catch_warnings():
-        # A character that the font lacks is drawn as a box; the tables have it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with _missing_glyphs_allowed():
         figure.savefig(data, format="png", dpi=DPI, bbox_inches=part)
     return data.getvalue()
+
+
+@contextmanager
+def _missing_glyphs_allowed() -> Iterator[None]:
+    """Draw a character that the font lacks as a box, without a warning each: the tables have it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

@@ -43,7 +43,7 @@ MOST_MODELS = 7
 
 def analyze_command(
     checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Checkpoint folders, all of one vocabulary.")
+        list[Path], typer.Argument(metavar="CHECKPOINT", help="Checkpoint folders, all of one vocabulary.")
     ],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder for the pictures (PNG) and tables (CSV).")],

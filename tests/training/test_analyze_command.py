@@ -216,7 +216,7 @@ def test_models_that_cannot_be_compared_are_refused(
     assert analysis(monkeypatch, tmp_path / "none", *common) == 2
     assert "is not a folder" in capsys.readouterr().err
     assert analysis(monkeypatch, *common) == 2
-    assert "Missing argument 'CHECKPOINT...'" in capsys.readouterr().err
+    assert "Missing argument 'CHECKPOINT'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

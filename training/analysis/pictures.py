@@ -41,7 +41,7 @@ LONGEST_NAME, LONGEST_WORD, SHORT_WORD = 40, 24, 12
 
 def entropy_histogram(entropies: Entropies, vocabulary_size: int) -> bytes:
     """Figure 3: a line a model, its mean in the legend."""
-    figure = Figure(figsize=(WIDTH, 5), layout="constrained")
+    figure = Figure(layout="constrained")
     axes = figure.add_subplot()
     lines, labels, last = [], [], 0
     for index, (name, of_model) in enumerate(entropies.items()):
@@ -62,7 +62,7 @@ def entropy_histogram(entropies: Entropies, vocabulary_size: int) -> bytes:
 
 def embedding_variances(variances: Mapping[str, Sequence[Variance]]) -> bytes:
     """Figure 4: a group of bars a category, a bar for each model and level."""
-    figure = Figure(figsize=(WIDTH, 5), layout="constrained")
+    figure = Figure(layout="constrained")
     axes = figure.add_subplot()
     categories = [row.category for row in next(iter(variances.values())) if row.level == 1]
     words = [row.words for row in next(iter(variances.values())) if row.level == 1]
@@ -88,8 +88,8 @@ def embedding_variances(variances: Mapping[str, Sequence[Variance]]) -> bytes:
 def gradient_coverage(attributions: Mapping[str, Attribution], vocabulary: Vocabulary) -> bytes:
     """Table 2b: a panel a model, words downwards and dimensions rightwards, entries below the threshold darkest."""
     words = [_word(vocabulary, token_id) for token_id in next(iter(attributions.values())).ids]
-    height = (0.7 + 0.17 * len(words)) * len(attributions) + 0.4
-    figure = Figure(figsize=(WIDTH, max(3.5, height)), layout="constrained")
+    height = max(3.5, (0.7 + 0.17 * len(words)) * len(attributions) + 0.4)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(len(attributions), squeeze=False)[:, 0]
     for axes, (name, attribution) in zip(panels, attributions.items(), strict=True):
         sizes = attribution.gradients.abs()
@@ -107,10 +107,10 @@ def gradient_coverage(attributions: Mapping[str, Attribution], vocabulary: Vocab
         predicted = _word(vocabulary, attribution.top[0])
         title = f"{_cut(name, LONGEST_NAME)}: coverage {coverage(attribution.gradients):.1%}, next word {predicted}"
         axes.set_title(title, loc="left", fontsize=10, parse_math=False)
-    panels[-1].set_xlabel("dimension of the word vector")
-    bar = figure.colorbar(image, ax=list(panels), pad=0.01, aspect=40)
+    panels[-1].set_xlabel(f"dimension of the word vector (darkest, not covered: at most {THRESHOLD:g} of the largest)")
+    bar = figure.colorbar(image, ax=list(panels), pad=0.01, aspect=5 * height)
     bar.ax.yaxis.set_major_formatter("{x:g}")
-    bar.set_label(f"share of the largest |gradient|; at most {THRESHOLD:g} darkest")
+    bar.set_label("share of the largest |gradient|")
     return _png(figure)
 
 
@@ -184,7 +184,8 @@ def _word(vocabulary: Vocabulary, token_id: int) -> str:
 
 
 def _furnish(figure: Figure, axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """A grid behind the data and a legend above them."""
+    """A grid behind the data and a legend above them, for which the picture grows."""
+    figure.set_size_inches(WIDTH, 4.5 + 0.12 * len(labels))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)

@@ -25,6 +25,7 @@ from model.command_line import errors_in_one_line
 from model.conventions import Convention
 from model.errors import ConfigurationError, TrainingError
 from model.language_model import outline
+from training.analyze_command import analyze_command
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
 from training.evaluate_command import DataOption, evaluate_command
 from training.memory import keep_freed_memory
@@ -155,6 +156,7 @@ def _interruptible() -> Iterator[_Interrupted]:
 
 
 app.command(name="evaluate")(evaluate_command)
+app.command(name="analyze")(analyze_command)
 app.command(name="report")(report_command)
 
 

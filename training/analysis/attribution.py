@@ -1,0 +1,44 @@
+"""What a model predicts after a sequence, and the gradient of that prediction at every word it read.
+
+Boundary: ids in, a prediction and gradients out. What is made of them is `saliency` and `coverage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.language_model import LanguageModel
+
+TOP = 5
+"""Predicted words that are kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """A sequence of n words, and what a model makes of it."""
+
+    ids: Sequence[int]
+    top: Sequence[int]
+    """The most probable next words, at most `TOP`, likeliest first."""
+    probabilities: Sequence[float]
+    """Theirs."""
+    gradients: Tensor
+    """Gradient of ln p(top[0]) at the embedded words, `[n, E]`."""
+
+
+def attribute(model: LanguageModel, ids: Sequence[int], eos_id: int) -> Attribution:
+    """Read the initial `<eos>` and then `ids`, and differentiate the likeliest next word.
+
+    That word is taken for the true one, as the caption of Table 2 says. The initial `<eos>` has a gradient too, which
+    is left out: it is no word of the sequence. The model must be evaluating, so that nothing is dropped.
+    """
+    embedded = model.embedding(torch.tensor([[eos_id, *ids]])).detach().requires_grad_()
+    hidden, _ = model.layers(embedded, model.initial_state(1))
+    log_probabilities = model.log_probabilities(hidden[0, -1])
+    top = log_probabilities.detach().topk(min(TOP, len(log_probabilities)))
+    (gradients,) = torch.autograd.grad(log_probabilities[top.indices[0]], embedded)
+    return Attribution(ids, top.indices.tolist(), top.values.exp().tolist(), gradients[0, 1:])

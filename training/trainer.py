@@ -195,7 +195,7 @@ class Trainer:
                 continue
             began = time.perf_counter()
             self._set_rate(lengths[index])
-            loss, stop = self.world.mean(self._update(inputs, targets), should_stop())
+            loss = self.world.mean(self._update(inputs, targets))
             self._check(loss)
             tokens = targets.numel() * self.world.size
             position.segment += 1
@@ -204,7 +204,7 @@ class Trainer:
             position.tokens += tokens
             position.epoch_seconds += time.perf_counter() - began
             observer.stepped(position, loss, tokens)
-            if stop:
+            if self.world.mean(should_stop()):
                 return True
         return False
 

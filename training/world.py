@@ -47,18 +47,17 @@ class World:
         """A module whose gradients are the mean over all processes, parameters those of the first."""
         return objective if self.size == 1 else DistributedDataParallel(objective)
 
-    def mean(self, *values: float) -> list[float]:
-        """Mean over all processes of each value."""
+    def mean(self, value: float) -> float:
+        """Mean of a value over all processes; of a yes or no, above 0 where any says yes."""
         if self.size == 1:
-            return list(values)
-        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(numbers)
-        means: list[float] = (numbers / self.size).tolist()
-        return means
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.item() / self.size
 
     def of_first(self, value: float) -> float:
         """What the first process has."""
-        return self.mean(value * self.size if self.leads else 0.0)[0] if self.size > 1 else value
+        return self.mean(value * self.size if self.leads else 0.0)
 
     def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of all processes, `rank.name`; the shapes of one name are the same everywhere."""

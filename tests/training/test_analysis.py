@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from model.config import ModelConfig
+from model.dropout import Dropout
 from model.language_model import LanguageModel
 from tests.source import ROOT
 from tests.training.conftest import config
@@ -29,6 +30,7 @@ MEMORY_OF_ENTROPIES = """
 import resource
 import numpy as np
 from model.config import ModelConfig
+from model.dropout import Dropout
 from model.language_model import LanguageModel
 from training.analysis.entropy import next_word_entropies
 
@@ -51,7 +53,7 @@ LSTM = {"groups": 1, "levels": 1, "residual": False}
 def model(data: Data) -> LanguageModel:
     """A model in float64 whose predictions differ from word to word, with dropout it must not use."""
     torch.manual_seed(1)
-    model = LanguageModel(config(data.vocabulary), dropout=0.5).double().eval()
+    model = LanguageModel(config(data.vocabulary), Dropout.standard(0.5)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)
@@ -146,7 +148,7 @@ def test_an_lstm_has_the_embedding_alone(transform: str, data: Data) -> None:
 @pytest.mark.parametrize("changes", [{}, LSTM], ids=["PRU", "LSTM"])
 def test_gradients_are_what_finite_differences_of_the_top_word_give(data: Data, changes: dict[str, object]) -> None:
     torch.manual_seed(2)
-    model = LanguageModel(config(data.vocabulary, **changes), dropout=0.5).double().eval()
+    model = LanguageModel(config(data.vocabulary, **changes), Dropout.standard(0.5)).double().eval()
     ids, eos_id = data.valid[:6].tolist(), data.vocabulary.eos_id
     found = attribute(model, ids, eos_id)
 

@@ -115,7 +115,7 @@ def test_presets_lists_the_models_of_the_paper_with_their_sizes(
     [
         (
             ["train", "--data", "CORPUS", "--out", "OUT", "--preset", "huge"],
-            "no preset is called huge; there are pru-g1",
+            "no preset is called huge; there are lstm-1000",
         ),
         (["train", "--data", "nowhere", "--out", "OUT", "--preset", "tiny"], "nowhere"),
         (["train", "--data", "CORPUS", "--out", "OUT", "--preset", "tiny", "--resume"], "nothing to resume"),

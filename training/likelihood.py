@@ -43,7 +43,7 @@ def losses(model: LanguageModel, hidden: Tensor, targets: Tensor, temperature: f
         return negative_log_likelihoods(hidden / temperature, weight, bias / temperature, targets)
     rows = max(1, ROWS // model.config.softmaxes)
     chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
-    return torch.cat([_losses(model, h, target, temperature) for h, target in chunks])
+    return torch.cat([_losses(model, h, target, temperature).float() for h, target in chunks])
 
 
 def _sum_of_losses(model: LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -51,8 +51,8 @@ def _sum_of_losses(model: LanguageModel, hidden: Tensor, targets: Tensor) -> Ten
 
 
 def _losses(model: LanguageModel, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Negative log-likelihoods `[n]` by the model's own decoder, float32."""
+    """Negative log-likelihoods `[n]` by the model's own decoder."""
     lower = hidden.dtype != model.embedding.weight.dtype
     with torch.autocast(hidden.device.type, hidden.dtype if lower else None, enabled=lower):
         likely = model.log_probabilities(hidden, temperature)
-    return -likely.gather(1, targets[:, None])[:, 0].float()
+    return -likely.gather(1, targets[:, None])[:, 0]

@@ -88,3 +88,28 @@ def test_dropout_acts_while_training_and_not_while_evaluating() -> None:
     assert 0.4 < zeros < 0.6
     assert (kept != 0).all()
     torch.testing.assert_close(kept, model(ids, state)[0])
+
+
+def test_a_mixture_of_softmaxes_is_the_weighted_sum_of_their_probabilities() -> None:
+    model = build(softmaxes=3).double()
+    model.decoder.bias.data.normal_()
+    hidden = torch.randn(4, 8, dtype=torch.float64)
+    weights = torch.softmax(hidden @ model.decoder.prior.weight.T, -1)
+    expected = torch.zeros(4, 30, dtype=torch.float64)
+    for k in range(3):
+        rows = slice(8 * k, 8 * (k + 1))
+        latent = torch.tanh(hidden @ model.decoder.latent.weight[rows].T + model.decoder.latent.bias[rows])
+        expected += weights[:, k, None] * torch.softmax(latent @ model.embedding.weight.T + model.decoder.bias, -1)
+    torch.testing.assert_close(model.log_probabilities(hidden).exp(), expected)
+    torch.testing.assert_close(expected.sum(-1), torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("softmaxes", [1, 3])
+def test_a_temperature_divides_the_logits_of_every_softmax(softmaxes: int) -> None:
+    model = build(softmaxes=softmaxes).double()
+    model.decoder.bias.data.normal_()
+    hidden = torch.randn(4, 8, dtype=torch.float64)
+    log_weights, latent = model.decoder.mixture(hidden)
+    logits = latent @ model.embedding.weight.T + model.decoder.bias
+    expected = (log_weights.exp()[..., None] * torch.softmax(logits / 1.7, -1)).sum(-2)
+    torch.testing.assert_close(model.log_probabilities(hidden, 1.7).exp(), expected)

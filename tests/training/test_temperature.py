@@ -109,3 +109,23 @@ def test_where_all_words_are_equally_probable_the_temperature_stays_1(data: Data
 def test_what_is_no_temperature_is_refused(data: Data, model: LanguageModel, temperature: float) -> None:
     with pytest.raises(ConfigurationError, match="temperature must be a finite number above 0"):
         evaluate_at_temperature(model, data.valid, data.vocabulary.eos_id, temperature)
+
+
+def test_a_mixture_of_softmaxes_is_tuned_to_the_temperature_that_a_search_finds(data: Data) -> None:
+    torch.manual_seed(6)
+    model = LanguageModel(config(data.vocabulary, softmaxes=3)).eval()
+    with torch.no_grad():
+        counts = torch.bincount(torch.from_numpy(data.valid).long(), minlength=len(data.vocabulary))
+        model.decoder.bias.copy_(2 * torch.log(counts + 0.5))
+        model.embedding.weight.mul_(20)
+    tuned = tune_temperature(model, data.valid, data.vocabulary.eos_id)
+    assert LOWEST < tuned < HIGHEST
+    assert abs(tuned - 1) > 0.05
+
+    def loss(temperature: float) -> float:
+        return evaluate_at_temperature(model, data.valid, data.vocabulary.eos_id, temperature).negative_log_likelihood
+
+    candidates = np.geomspace(LOWEST, HIGHEST, 400)
+    best = min(candidates, key=loss)
+    assert tuned == pytest.approx(best, rel=0.02)
+    assert loss(tuned) <= loss(best) + 1e-4

@@ -52,13 +52,27 @@ def stop_after(updates: int) -> Any:
     return lambda: next(asked) >= updates
 
 
-@pytest.mark.parametrize("optimizer", list(Optimizer))
+AWD: dict[str, Any] = {
+    "optimizer": Optimizer.ASGD,
+    "dropout": Dropout(word=0.1, input=0.2, hidden=0.2, output=0.2, weight=0.3, locked=True),
+    "variable_bptt": True,
+    "partial_shuffle": True,
+    "activation": 2.0,
+    "temporal": 1.0,
+    "past_decode": 0.01,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": Optimizer.SGD}, {"optimizer": Optimizer.ADAMW, "learning_rate": 0.01}, AWD],
+    ids=["sgd", "adamw", "awd"],
+)
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(
-    data: Data, tmp_path: Path, optimizer: Optimizer, bfloat16: bool
+    data: Data, tmp_path: Path, changes: dict[str, Any], bfloat16: bool
 ) -> None:
-    rate = 5 if optimizer is Optimizer.SGD else 0.01
-    settings = recipe(optimizer=optimizer, learning_rate=rate, bfloat16=bfloat16)
+    settings = recipe(bfloat16=bfloat16, **changes)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert trainer(data, unbroken, settings).run(Silent())
 
@@ -67,8 +81,8 @@ def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(
     second = trainer(data, broken, settings)
     second.resume()
     seen = Silent()
-    assert not second.run(seen, stop_after(seen_until := 14))
-    assert seen.steps == list(range(6, 6 + seen_until))
+    assert not second.run(seen, stop_after(14))
+    assert seen.steps == list(range(6, 20))
     third = trainer(data, broken, settings)
     third.resume()
     assert third.run(Silent())
@@ -85,12 +99,20 @@ def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(
     assert records[0]["perplexity"] == records[1]["perplexity"]
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [(Optimizer.SGD, 10), (Optimizer.ADAMW, 0.03)])
-def test_training_learns_a_small_text_by_heart(data: Data, tmp_path: Path, optimizer: Optimizer, rate: float) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "changes"),
+    [
+        (Optimizer.SGD, 10, {}),
+        (Optimizer.ADAMW, 0.03, {}),
+        (Optimizer.ADAMW, 0.03, {"mogrifier_rounds": 4, "softmaxes": 3}),
+    ],
+)
+def test_training_learns_a_small_text_by_heart(
+    data: Data, tmp_path: Path, optimizer: Optimizer, rate: float, changes: dict[str, Any]
+) -> None:
     settings = recipe(optimizer=optimizer, learning_rate=rate, epochs=30, dropout=Dropout(), clip=1.0)
-    run = Trainer(
-        config(data.vocabulary, embedding_size=16, hidden_size=32), settings, data, tmp_path, preset="", seed=1
-    )
+    architecture = config(data.vocabulary, embedding_size=16, hidden_size=32, **changes)
+    run = Trainer(architecture, settings, data, tmp_path, preset="", seed=1)
     assert run.run(Silent())
     record = json.loads((tmp_path / "training.json").read_text())
     assert record["perplexity"]["valid"] < 1.5

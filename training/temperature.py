@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import jvp
 
 from model.errors import ConfigurationError
 from model.language_model import LanguageModel
@@ -102,18 +101,14 @@ def _chunk_derivatives(logits: Tensor, targets: Tensor, inverse: float) -> Tenso
 
 
 def _mixture_derivatives(model: LanguageModel, hidden: Tensor, targets: Tensor, inverse: float) -> Tensor:
-    """The same of a mixture of softmaxes, whose second derivative need not be positive, by forward differentiation."""
-    at, one = torch.tensor(inverse), torch.tensor(1.0)
-
-    def of_rows(h: Tensor, target: Tensor) -> Tensor:
-        def total(b: Tensor) -> Tensor:
-            return -model.log_probabilities(h, 1 / b).gather(1, target[:, None]).sum()
-
-        def slope(b: Tensor) -> Tensor:
-            first: Tensor = jvp(total, (b,), (one,))[1]
-            return first
-
-        return torch.stack(jvp(slope, (at,), (one,))).double()
-
+    """The same of a mixture of softmaxes, whose second derivative need not be positive, by differentiating twice."""
     rows = max(1, ROWS // model.config.softmaxes)
-    return torch.stack([of_rows(*part) for part in zip(hidden.split(rows), targets.split(rows), strict=True)]).sum(0)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for h, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+        with torch.enable_grad():
+            b = hidden.new_tensor(inverse, requires_grad=True)
+            loss = -model.log_probabilities(h, 1 / b).gather(1, target[:, None]).sum()
+            (slope,) = torch.autograd.grad(loss, b, create_graph=True)
+            (curvature,) = torch.autograd.grad(slope, b)
+        sums += torch.stack([slope.detach(), curvature]).double().cpu()
+    return sums

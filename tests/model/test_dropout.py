@@ -10,6 +10,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.dropout import Dropout, drop, drop_words
 from model.language_model import LanguageModel
+from model.pru import PRULayer
 
 
 def build(dropout: Dropout, **changes: object) -> LanguageModel:
@@ -82,7 +83,7 @@ def test_a_dropped_weight_gets_no_gradient_and_the_same_mask_holds_for_all_steps
 
 def test_weight_drop_leaves_biases_and_pooling_kernels_alone() -> None:
     model = build(Dropout(weight=0.9), context_transform="pyramidal", subsampling="convolution")
-    layer = dict(model.layers.named_children())["0"]
+    layer = next(layer for layer in model.layers if isinstance(layer, PRULayer))
     dropped = layer._context()
     kept = dict(layer.context.named_parameters())
     assert {name for name in kept if not torch.equal(dropped[name], kept[name])} == {

@@ -135,6 +135,12 @@ class ModelConfig(BaseModel):
                 raise ValueError(f"levels={self.levels} sub-samples {inputs} inputs to less than 2; use fewer levels")
 
     @property
+    def input_is_linear(self) -> bool:
+        """Whether the input's part of Eq. 5 is a linear map, so that a pyramid is one dense matrix."""
+        pyramid = self.input_transform is Transform.PYRAMIDAL and self.levels > 1
+        return not pyramid or self.subsampling in (Subsampling.AVERAGE, Subsampling.SKIP)
+
+    @property
     def layer_sizes(self) -> tuple[LayerSize, ...]:
         """Input and output length of every layer, first to last."""
         edges = [self.embedding_size, *[self.hidden_size] * (self.layers - 1), self.embedding_size]

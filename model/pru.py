@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from model.config import ModelConfig
 from model.dropout import Dropout, drop
+from model.grouped_lstm import grouped_lstm
 from model.mogrifier import Mogrifier
 from model.recurrence import grouped_recurrence
 from model.transforms import GroupedTransform, LinearTransform, build_transform
@@ -29,6 +30,7 @@ class PRUCell(nn.Module):
         self.input = build_transform(config.input_transform, inputs, outputs, config)
         self.context = build_transform(config.context_transform, outputs, outputs, config)
         self.residual = config.residual and inputs == outputs
+        self.input_is_linear = config.input_is_linear
         self.mogrifier = Mogrifier(inputs, outputs, config) if config.mogrifier_rounds else None
 
     def from_input(self, x: Tensor) -> Tensor:
@@ -67,6 +69,9 @@ class PRULayer(PRUCell):
         if self.mogrifier is not None or not isinstance(context, LinearTransform | GroupedTransform):
             return self._step_by_step(x, state, parameters)
         # Groups of the state evolve independently: all steps in one call.
+        if x.is_cuda and self.input_is_linear:
+            y, c = grouped_lstm(self.from_input, parameters["weight"], parameters["bias"], x, *state)
+            return y, (y[:, -1].to(c.dtype), c)
         pre = self.from_input(x).transpose(0, 1)
         h, c = grouped_recurrence(pre + parameters["bias"].to(pre.dtype), parameters["weight"], *state)
         return h.transpose(0, 1), (h[-1].to(c.dtype), c)

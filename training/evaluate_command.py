@@ -15,10 +15,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from model.checkpoint import load_checkpoint
+from model.checkpoint import RECORD, load_checkpoint, read_record
 from model.conventions import Convention
-from model.errors import ConfigurationError, CorpusError
-from model.files import read_text
+from model.errors import CheckpointError, ConfigurationError, CorpusError
+from model.files import read_text, write_json
 from model.vocabulary import Ids, Vocabulary
 from training.corpus import Corpus, load_corpus
 from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically, gradient_statistics
@@ -40,6 +40,9 @@ def evaluate_command(
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     text: Annotated[Path | None, typer.Option(help="A UTF-8 file read as it is, instead of --data.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the result in the checkpoint's record, for `report`.")
+    ] = False,
     temperature: Annotated[
         str | None, typer.Option(help="Softmax temperature: a number, or auto to tune it on --data's validation split.")
     ] = None,
@@ -83,11 +86,13 @@ def evaluate_command(
     if neural_cache + dynamic + (temperature is not None) > 1:
         raise ConfigurationError("--temperature, --neural-cache and --dynamic are evaluations apart; give one of them")
     cache_settings = _given(lambda_=cache_lambda, theta=cache_theta, window=cache_window)
-    if cache_settings and not neural_cache:
-        raise ConfigurationError("the settings --cache-... belong to --neural-cache; give that too")
     dynamic_settings = _given(bptt=dynamic_bptt, lr=dynamic_lr, lambda_=dynamic_lambda, epsilon=dynamic_epsilon)
-    if dynamic_settings and not dynamic:
-        raise ConfigurationError("the settings --dynamic-... belong to --dynamic; give that too")
+    for settings_given, chosen, name in (
+        (cache_settings, neural_cache, "--neural-cache"),
+        (dynamic_settings, dynamic, "--dynamic"),
+    ):
+        if settings_given and not chosen:
+            raise ConfigurationError(f"the settings --{name.rpartition('-')[2]}-... belong to {name}; give that too")
     model, vocabulary, _ = load_checkpoint(checkpoint)
     eos_id = vocabulary.eos_id
     corpus = load_corpus(data) if text is None else None
@@ -125,10 +130,24 @@ def evaluate_command(
             )
         else:
             result = evaluate(model, ids, eos_id, advance=advance)
+    found = {"data": name, **result.record()}
+    if record:
+        _keep(checkpoint, found)
     if as_json:
-        print(json.dumps({"data": name, **result.record()}))
+        print(json.dumps(found))
     else:
         Console(soft_wrap=True).print(f"{name}: {_in_words(result)}")
+
+
+def _keep(checkpoint: Path, found: dict[str, Any]) -> None:
+    """Put a result into a checkpoint's record, in place of one of the same evaluation of the same text."""
+    record = read_record(checkpoint)
+    same = ("data", "evaluation", "parameters")
+    others = [one for one in record.get("evaluations", []) if any(one.get(name) != found[name] for name in same)]
+    try:
+        write_json(checkpoint / RECORD, record | {"evaluations": [*others, found]})
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint / RECORD} cannot be written: {error.strerror or error}") from None
 
 
 def _given(**settings: float | None) -> dict[str, Any]:

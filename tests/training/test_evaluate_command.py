@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.conventions import Convention
+from model.files import write_json
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from tests.training.conftest import SENTENCES, config
@@ -162,3 +164,26 @@ def test_what_cannot_be_evaluated_ends_in_one_line_and_status_2(
     error = captured.err.strip()
     assert "\n" not in error
     assert said in error
+
+
+def test_results_are_kept_in_the_record_each_evaluation_of_a_text_once(
+    checkpoint: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, copy)
+    write_json(copy / "training.json", {"preset": "none"})
+    asked = ["--checkpoint", copy, "--data", corpus_folder]
+    for options in ([], ["--temperature", "0.9"], ["--temperature", "0.9"], ["--split", "valid"]):
+        assert evaluation(monkeypatch, *asked, *options, "--record") == 0
+    assert evaluation(monkeypatch, *asked, "--temperature", "0.8") == 0
+    record = json.loads((copy / "training.json").read_text())
+    name = corpus_folder.name
+    kept = [(one["data"], one["evaluation"], one["parameters"]) for one in record["evaluations"]]
+    assert kept == [
+        (f"{name} test", "static", {}),
+        (f"{name} test", "temperature", {"temperature": 0.9}),
+        (f"{name} valid", "static", {}),
+    ]
+    assert record["preset"] == "none"
+    assert record["evaluations"][0]["perplexity"] > 1
+    assert "perplexity" not in record["evaluations"][1]

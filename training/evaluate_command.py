@@ -133,10 +133,7 @@ def evaluate_command(
     found = {"data": name, **result.record()}
     if record:
         _keep(checkpoint, found)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        Console(soft_wrap=True).print(f"{name}: {_in_words(result)}")
+    print(json.dumps(found) if as_json else f"{name}: {_in_words(result)}")
 
 
 def _keep(checkpoint: Path, found: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 
 from tests.source import ROOT
+from training.presets import find_preset
+from training.settings import with_settings
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
@@ -137,7 +139,7 @@ def test_terminal_commands_run(command: str, _: None) -> None:
 
 def test_three_commands_lead_from_own_text_to_an_endpoint(tmp_path: Path) -> None:
     """The README's own three, with a small text and one epoch."""
-    [(command, _)] = examples("training train")
+    [(command, _)] = examples("training train --data my-text.txt")
     lines = ["The cat sat on the mat.", "The dog ran after the cat, and the cat ran away.", "It rained all day."]
     (tmp_path / "my-text.txt").write_text("\n".join(lines * 60) + "\n")
     train, export, serve = command.strip().splitlines()
@@ -162,6 +164,32 @@ def test_three_commands_lead_from_own_text_to_an_endpoint(tmp_path: Path) -> Non
     assert answer["predictions"][0]["word"] in re.findall(r"\w+|[.,]", " ".join(lines))
     assert answer["model"]["name"] == "mine"
     assert answer["token_count"] == 5
+
+
+def test_the_papers_models_are_trained_evaluated_reported_and_analysed(tmp_path: Path) -> None:
+    """The README's own commands, with small models, a small text and one epoch."""
+    [(command, _)] = examples("--preset awd-pru-g4")
+    (tmp_path / "ptb").mkdir()
+    for split, times in (("train", 40), ("valid", 4), ("test", 2)):
+        (tmp_path / "ptb" / f"{split}.txt").write_text("the cat sat on the mat and looked at the old dog\n" * times)
+    for line in command.strip().splitlines():
+        small = (
+            " --epochs 1 --set model.hidden_size=16 --set model.embedding_size=8" if "training train" in line else ""
+        )
+        shell(line.replace("--data ptb", "--data ./ptb") + small, tmp_path)
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"results/RESULTS.md", "results/learning_curves.png", "analysis/entropy.png"} <= written
+    results = (tmp_path / "results" / "RESULTS.md").read_text()
+    assert "awd-pru-g4-finetuned" in results
+    assert "Dynamic evaluation" in results
+
+
+def test_the_settings_that_the_readme_changes_are_accepted() -> None:
+    changes = re.findall(r"--set (\S+=\S+?)`", (ROOT / "README.md").read_text())
+    assert len(changes) >= 4
+    preset = find_preset("pru-g4")
+    architecture, recipe = with_settings(preset.architecture, preset.recipe, changes)
+    assert (architecture["softmaxes"], recipe.past_decode) == (10, 0.001)
 
 
 def test_every_command_and_route_that_the_readme_names_exists() -> None:

@@ -6,28 +6,22 @@ import json
 import socket
 import sqlite3
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from tests.app.processes import Service, served
+from tests.app.processes import Service, served_with
 from tests.app.serving import PATIENCE, until
+from tests.app.sharing import WORDS
 
-SERVE = """
-from app.server import run
-from app.settings import load_settings
-from tests.app.fakes import fake_model
-
-run(load_settings(), fake_model())
-"""
 CLIENTS, APPENDS = 8, 125
-WORDS = ["harbour", "is", "small", "boats", "leave", "the", "sea"]
 
 
-def serving(path: Path) -> Any:
+def serving(path: Path) -> AbstractContextManager[Service]:
     """A process that serves a small model and keeps its sessions in a file."""
-    return served("-c", SERVE, session_store=f"sqlite:///{path}", log_level="info")
+    return served_with(f"sqlite:///{path}")
 
 
 class Typist(threading.Thread):

@@ -1,4 +1,4 @@
-"""Two servers that share their sessions, and what is said to them over HTTP."""
+"""Servers with sessions that outlive them, and what is said to them over HTTP."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx2
 
+from app.sessions.blob import from_blob
+from tests.app.fakes import NumpyEngine, small_vocabulary
 from tests.app.processes import served_with
 from tests.app.serving import PATIENCE, until
 
@@ -42,3 +44,20 @@ def post(client: httpx2.Client, path: str, **fields: Any) -> dict[str, Any]:
 def predictions(client: httpx2.Client, session_id: str) -> Any:
     """What a session says may come next."""
     return post(client, f"/sessions/{session_id}/append", text="", k=20)["predictions"]
+
+
+def state(client: httpx2.Client, session_id: str) -> bytes:
+    """The packed row of a session, as it is exported."""
+    size = len(small_vocabulary())
+    data = client.get(f"/sessions/{session_id}/export").content
+    return from_blob(data, NumpyEngine(size).state_size, size).cursor.state.tobytes()
+
+
+def check_reads_as(servers: list[httpx2.Client], session_id: str, text: str) -> None:
+    """On each server a session is what it would be had the text been read at once on one of them."""
+    at_once: str = post(servers[0], "/sessions", text=text)["session_id"]
+    for client in servers:
+        standing, expected = (client.get(f"/sessions/{name}").json()["position"] for name in (session_id, at_once))
+        assert standing == expected == len(text.split())
+        assert state(client, session_id) == state(client, at_once)
+        assert predictions(client, session_id) == predictions(client, at_once)

@@ -10,9 +10,7 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
-from app.sessions.blob import from_blob
-from tests.app.fakes import NumpyEngine, small_vocabulary
-from tests.app.sharing import WORDS, post, predictions, two_servers
+from tests.app.sharing import WORDS, check_reads_as, post, two_servers
 from tests.redis_server import redis_server
 
 
@@ -27,23 +25,6 @@ def servers(
         else:
             store = f"sqlite:///{tmp_path_factory.mktemp('sessions') / 'sessions.db'}"
         yield running.enter_context(two_servers(store))
-
-
-def state(client: httpx2.Client, session_id: str) -> bytes:
-    """The packed row of a session, as it is exported."""
-    size = len(small_vocabulary())
-    data = client.get(f"/sessions/{session_id}/export").content
-    return from_blob(data, NumpyEngine(size).state_size, size).cursor.state.tobytes()
-
-
-def check_reads_as(servers: list[httpx2.Client], session_id: str, text: str) -> None:
-    """On both servers a session is what it would be had the text been read at once on one of them."""
-    at_once: str = post(servers[0], "/sessions", text=text)["session_id"]
-    for client in servers:
-        standing, expected = (client.get(f"/sessions/{name}").json()["position"] for name in (session_id, at_once))
-        assert standing == expected == len(text.split())
-        assert state(client, session_id) == state(client, at_once)
-        assert predictions(client, session_id) == predictions(client, at_once)
 
 
 @pytest.mark.parametrize("maker", [0, 1])

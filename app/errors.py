@@ -83,7 +83,15 @@ class DeadlineError(ServiceError):
 
 
 class StoreError(ServiceError):
-    """The store of sessions could not do what it was asked, and has changed nothing unless the message says so."""
+    """The store of sessions could not do what it was asked, and has changed nothing unless the message says so.
+
+    The message tells a client what is `wrong` and what to do. Where the store is, and how to mend it, is the operator's
+    business: `details`, for the log.
+    """
+
+    def __init__(self, place: str, wrong: str, mend: str, advice: str = "try again later") -> None:
+        super().__init__(f"the session store {wrong}; {advice}")
+        self.details = f"{place} {wrong}; {mend}"
 
 
 class AnswerExistsError(ServiceError):

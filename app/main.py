@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import perf_counter
 
 from fastapi import FastAPI
@@ -32,7 +32,7 @@ from app.served_model import ServedModel, open_model
 from app.sessions import open_store
 from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
-from app.sessions.timed import TimedStore
+from app.sessions.watched import WatchedStore
 from app.settings import Settings, load_settings
 
 VERSION = "0.1.0"
@@ -61,8 +61,8 @@ def create_app(
     """
     settings = settings or load_settings()
     numbers = Metrics()
-    store = TimedStore(store or open_store(settings.session_store), numbers)
     logger = logger or make_logger(settings.log_level)
+    store = WatchedStore(store or open_store(settings.session_store), numbers, logger)
     lifecycle = Lifecycle()
     app: FastAPI = FastAPIOffline(
         title="PRU",
@@ -146,15 +146,13 @@ async def _keep_store(store: SessionStore, logger: FilteringBoundLogger, numbers
     """Open the store, and now and then give back the space of what is expired. One that fails is tried again."""
     opened = False
     while True:
-        try:
+        with suppress(StoreError):  # The log has it already.
             if not opened:
                 for warning in await store.open():
                     logger.warning("the session store promises less", reason=warning)
                 opened = True
             await store.purge()
             numbers.sessions.set(await store.count())
-        except StoreError as error:
-            logger.error("the session store failed", error=error, reason=str(error))
         await asyncio.sleep(PURGE_SECONDS if opened else REOPEN_SECONDS)
 
 

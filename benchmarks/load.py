@@ -25,12 +25,16 @@ class StreamClient:
         """A new connection to this machine."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
-    async def post(self, path: str, fields: dict[str, Any]) -> bytes:
-        """The body of the answer to a POST."""
+    async def ask(self, path: str, fields: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Head and body of the answer to a POST, whatever its status."""
         self._send(path, fields)
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
-        body = await self._reader.readexactly(int(length))
+        return head, await self._reader.readexactly(int(length))
+
+    async def post(self, path: str, fields: dict[str, Any]) -> bytes:
+        """The body of the answer to a POST that succeeds."""
+        head, body = await self.ask(path, fields)
         if not head.startswith(b"HTTP/1.1 20"):
             raise RuntimeError(f"{path} was answered {head[9:12].decode()} {body[:200]!r}")
         return body

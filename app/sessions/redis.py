@@ -28,8 +28,8 @@ from redis.asyncio.connection import parse_url
 
 from app.errors import AnswerExistsError, StoreError
 from app.sessions.redis_connection import Argument, RedisConnection, foreign
-from app.sessions.redis_scripts import DELETE, KEEP, PURGE, TOUCH
-from app.sessions.store import SessionRecord, StoredAnswer, checksum
+from app.sessions.redis_scripts import DELETE, KEEP, PURGE
+from app.sessions.store import SESSION_EXISTS, SessionRecord, StoredAnswer, checksum
 from model.errors import ConfigurationError
 
 Kept = TypeVar("Kept", SessionRecord, StoredAnswer)
@@ -79,14 +79,10 @@ class RedisStore:
     async def open(self) -> list[str]:
         """See that Redis is there and can be written."""
         await self._connection.start()
-        try:
-            # Removes nothing, since no key is empty. A replica, and whoever holds something else there, refuses.
-            for name in (SESSIONS, ANSWERS):
-                await self._connection.run("ZREM", name, "")
-            return await self._warnings()
-        except BaseException:
-            await self.close()
-            raise
+        # Removes nothing, since no key is empty. A replica, and whoever holds something else there, refuses.
+        for name in (SESSIONS, ANSWERS):
+            await self._connection.run("ZREM", name, "")
+        return await self._warnings()
 
     async def close(self) -> None:
         """Finish what waits and close the connection."""
@@ -95,7 +91,7 @@ class RedisStore:
     async def create(self, record: SessionRecord, answer: StoredAnswer | None = None) -> None:
         """Keep a session under a new id."""
         if not await self._keep(record, answer, replaced=""):
-            raise StoreError(f"{self._name} has a session of this id already; create it under a new id")
+            raise StoreError(self._name, *SESSION_EXISTS)
 
     async def load(self, session_id: str) -> SessionRecord | None:
         """A session as it was last kept."""
@@ -104,12 +100,6 @@ class RedisStore:
     async def replace(self, record: SessionRecord, answer: StoredAnswer | None = None) -> bool:
         """Put `record` in the place of the version before it."""
         return await self._keep(record, answer, replaced=str(record.version - 1))
-
-    async def touch(self, session_id: str, expires_at: float) -> None:
-        """Let a session live longer."""
-        keys = [_session_key(session_id), SESSIONS]
-        now = self._now()
-        await self._script(TOUCH, keys, [repr(now), repr(expires_at), _milliseconds(expires_at - now)])
 
     async def delete(self, session_id: str) -> bool:
         """Remove a session."""
@@ -177,7 +167,7 @@ class RedisStore:
             raise foreign(self._name)
         if checksum(kept) != expected:
             raise StoreError(
-                f"{self._name} holds a damaged session or answer; restore its data, or remove that session"
+                self._name, "holds a damaged session or answer", "restore its data, or remove that session"
             )
         return kept
 

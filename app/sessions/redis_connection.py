@@ -44,22 +44,35 @@ GROUP_LIMIT = 64
 Argument = str | bytes | int
 Command = Sequence[Argument]
 
-_CLUSTER = "is a Redis Cluster, over which a session and its answer cannot be changed as one; name a single Redis"
-_FOREIGN = "holds data of another program or version where sessions belong; remove it, or use another database of it"
-_REASONS: dict[type[Exception], str] = {
-    AuthenticationError: "refuses the user or the password; correct those in the address of the session store",
-    NoPermissionError: "lacks a right for this user; grant it all commands on the keys of the session store",
-    BusyLoadingError: "is still loading its data; try again in a moment",
-    OutOfMemoryError: "has no memory left; raise its maxmemory or remove other data, and try again",
-    ReadOnlyError: "is a replica and cannot be written; name its primary as the session store",
+_CLUSTER = (
+    "is a Redis Cluster, over which a session and its answer cannot be changed as one",
+    "name a single Redis as the session store",
+)
+_FOREIGN = (
+    "holds data of another program or version where sessions belong",
+    "remove it, or use another database of it",
+)
+_REASONS: dict[type[Exception], tuple[str, str]] = {
+    AuthenticationError: (
+        "refuses the service's user or password",
+        "correct those in the address of the session store",
+    ),
+    NoPermissionError: (
+        "lacks a right for the service's user",
+        "grant it all commands on the keys of the session store",
+    ),
+    BusyLoadingError: ("is still loading its data", "wait until it is done"),
+    OutOfMemoryError: ("is full", "raise its maxmemory or remove other data"),
+    ReadOnlyError: ("is a replica and cannot be written", "name its primary as the session store"),
     AskError: _CLUSTER,
     ClusterCrossSlotError: _CLUSTER,
     ClusterDownError: _CLUSTER,
-    InvalidResponse: "does not speak as Redis does; correct the address of the session store",
-    TimeoutError: "did not answer in time; see whether it hangs or is overloaded, and try again",
-    ConnectionError: "cannot be reached ({}); see that it runs and that the address is right, and try again",
+    InvalidResponse: ("does not speak as Redis does", "correct the address of the session store"),
+    TimeoutError: ("did not answer in time", "see whether it hangs or is overloaded"),
+    ConnectionError: ("cannot be reached", "see that it runs and that the address is right: {}"),
 }
-_UNCERTAIN = "; a change may have been made: repeat it with the same Idempotency-Key, or look first"
+"""What redis-py's errors say is wrong, and how to mend it."""
+_UNCERTAIN = "a change may have been made: repeat it with the same Idempotency-Key, or look first"
 
 
 class _Operation(NamedTuple):
@@ -82,7 +95,9 @@ class RedisConnection:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin. The connection is made when something is asked."""
+        """Begin, if it has not begun. The connection is made when something is asked."""
+        if self._task is not None:
+            return
         self._queue = asyncio.Queue()
         pool = ConnectionPool.from_url(
             self._url,
@@ -111,7 +126,7 @@ class RedisConnection:
         Cancelled while it waits, it is left out; cancelled later, it may or may not be carried out.
         """
         if self._task is None:
-            raise StoreError(f"{self._name} is closed; the service is stopping, or could not reach it yet")
+            raise StoreError(self._name, "is closed", "the service is stopping, or has not begun to use it yet")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(_Operation(command, future))
         return await future
@@ -173,7 +188,7 @@ class RedisConnection:
 
 def foreign(name: str) -> StoreError:
     """The error of what this store did not write."""
-    return StoreError(f"{name} {_FOREIGN}")
+    return StoreError(name, *_FOREIGN)
 
 
 def explain(error: Exception, name: str, *, uncertain: bool) -> Exception:
@@ -188,9 +203,11 @@ def explain(error: Exception, name: str, *, uncertain: bool) -> Exception:
     if isinstance(cause, ResponseError) and str(cause).startswith(("WRONGTYPE", "FOREIGN")):
         return foreign(name)
     reasons = (_REASONS[kind] for kind in type(cause).__mro__ if kind in _REASONS)
-    reason = next(reasons, "failed: {}; see to it and try again").format(cause)
+    wrong, mend = next(reasons, ("failed", "see to it: {}"))
+    # Of a command that it does not know, Redis repeats the arguments, and those are the clients'.
+    mend = mend.format(str(cause).partition(", with args")[0])
     lost = uncertain and type(cause) in {ConnectionError, InvalidResponse, TimeoutError}
-    return StoreError(f"{name} {reason}{_UNCERTAIN if lost else ''}")
+    return StoreError(name, wrong, mend, _UNCERTAIN) if lost else StoreError(name, wrong, mend)
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:

@@ -48,19 +48,6 @@ return 1
 """
 )
 
-TOUCH = (
-    _ALIVE
-    + """
--- KEYS: a session, all sessions. ARGV: now, when it is to expire, milliseconds until then.
-local expires = alive(KEYS[1])
-if expires and expires < tonumber(ARGV[2]) then
-  redis.call('ZADD', KEYS[2], ARGV[2], KEYS[1])
-  redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-end
-"""
-)
-
 DELETE = (
     _ALIVE
     + """

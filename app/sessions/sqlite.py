@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from app.errors import AnswerExistsError, StoreError
 from app.sessions.sqlite_file import damaged
 from app.sessions.sqlite_thread import SQLiteThread
-from app.sessions.store import SessionRecord, StoredAnswer, checksum
+from app.sessions.store import SESSION_EXISTS, SessionRecord, StoredAnswer, checksum
 
 Kept = TypeVar("Kept", SessionRecord, StoredAnswer)
 
@@ -36,7 +36,6 @@ _REPLACE = f"""
 UPDATE sessions SET (checksum, {_SESSION}) = (:checksum, {_SESSION_VALUES})
 WHERE session_id = :session_id AND version = :version - 1 AND expires_at > :now
 """
-_TOUCH = "UPDATE sessions SET expires_at = :later WHERE session_id = :id AND expires_at > :now AND expires_at < :later"
 _DELETE = "DELETE FROM sessions WHERE session_id = ? AND expires_at > ?"
 _COUNT = "SELECT count(*) FROM sessions WHERE expires_at > ?"
 _FIND_ANSWER = f"SELECT checksum, {_ANSWER} FROM answers WHERE key = ? AND expires_at > ?"
@@ -74,10 +73,6 @@ class SQLiteStore:
         """Put `record` in the place of the version before it."""
         return await self._thread.run(partial(self._replace, record, answer), writes=True)
 
-    async def touch(self, session_id: str, expires_at: float) -> None:
-        """Let a session live longer."""
-        await self._thread.run(partial(self._touch, session_id, expires_at), writes=True)
-
     async def delete(self, session_id: str) -> bool:
         """Remove a session."""
         return await self._thread.run(partial(self._delete, session_id), writes=True)
@@ -105,7 +100,7 @@ class SQLiteStore:
         try:
             connection.execute(_CREATE, _row(record))
         except sqlite3.IntegrityError:
-            raise StoreError(f"{self._path} has a session of this id already; create it under a new id") from None
+            raise StoreError(str(self._path), *SESSION_EXISTS) from None
 
     def _load(self, session_id: str, connection: sqlite3.Connection) -> SessionRecord | None:
         row = connection.execute(_LOAD, (session_id, self._now())).fetchone()
@@ -117,9 +112,6 @@ class SQLiteStore:
         if replaced:
             self._keep_answer(answer, connection)
         return replaced
-
-    def _touch(self, session_id: str, expires_at: float, connection: sqlite3.Connection) -> None:
-        connection.execute(_TOUCH, {"id": session_id, "later": expires_at, "now": self._now()})
 
     def _delete(self, session_id: str, connection: sqlite3.Connection) -> bool:
         return connection.execute(_DELETE, (session_id, self._now())).rowcount == 1

@@ -43,16 +43,26 @@ CREATE TABLE answers (
 CREATE INDEX answers_by_expiry ON answers (expires_at);
 """
 
+_DAMAGED = (
+    "is damaged or not an SQLite file",
+    "restore it, or remove it with its -wal and -shm to start without sessions",
+)
 _REASONS = {
-    sqlite3.SQLITE_BUSY: "is locked by another program; try again, and end what holds it for longer than a moment",
-    sqlite3.SQLITE_FULL: "has no room left; free some on its disk and try again",
-    sqlite3.SQLITE_READONLY: "cannot be written; let the service's user write it, its -wal and -shm, and its folder",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; make it a file that the service's user can read and write, "
-    "in a folder where that user may create others",
-    sqlite3.SQLITE_IOERR: "cannot be read or written; see to its disk and the room on it, and try again",
+    sqlite3.SQLITE_BUSY: ("is locked by another program", "end what holds it for longer than a moment"),
+    sqlite3.SQLITE_FULL: ("is full", "free some room on its disk"),
+    sqlite3.SQLITE_READONLY: (
+        "is read-only",
+        "let the service's user write it, its -wal and -shm, and its folder",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "cannot be opened",
+        "make it a file that the service's user can read and write, in a folder where that user may create others",
+    ),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written", "see to its disk and the room on it"),
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-_DAMAGED = "is damaged or not an SQLite file; restore it, or remove it with its -wal and -shm to start without sessions"
-_REASONS |= {sqlite3.SQLITE_CORRUPT: _DAMAGED, sqlite3.SQLITE_NOTADB: _DAMAGED}
+"""What SQLite's result codes say is wrong, and how to mend it."""
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -88,15 +98,16 @@ def check_writable(connection: sqlite3.Connection) -> None:
 def explain(error: Exception, path: Path) -> Exception:
     """`StoreError` in the place of what SQLite or the file system raised; any other error as it is."""
     if isinstance(error, sqlite3.Error):
-        return StoreError(f"{path} {_REASONS.get(_code(error), f'failed: {error}; see to the file and try again')}")
+        return StoreError(str(path), *_REASONS.get(_code(error), ("failed", f"see to the file: {error}")))
     if isinstance(error, OSError):
-        return StoreError(f"{path} cannot be opened: {error.strerror}; correct its path or the rights on its folder")
+        mend = f"correct its path or the rights on its folder: {error.strerror}"
+        return StoreError(str(path), "cannot be opened", mend)
     return error
 
 
 def damaged(path: Path) -> StoreError:
     """The error of a row that is not what was written."""
-    return StoreError(f"{path} {_DAMAGED}")
+    return StoreError(str(path), *_DAMAGED)
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -129,11 +140,12 @@ def _prepare(connection: sqlite3.Connection, path: Path, deadline: float) -> Non
                 raise
             time.sleep(0.01)
     if _number(connection, "application_id") != APPLICATION_ID:
-        raise StoreError(f"{path} is an SQLite file of another program; name another file for the sessions")
+        raise StoreError(str(path), "is an SQLite file of another program", "name another file for the sessions")
     if (found := _number(connection, "user_version")) != FORMAT:
         raise StoreError(
-            f"{path} has format {found}, and this version reads format {FORMAT}; "
-            "serve with the version that wrote it, or name another file for the sessions"
+            str(path),
+            f"has format {found}, and this version reads format {FORMAT}",
+            "serve with the version that wrote it, or name another file for the sessions",
         )
 
 

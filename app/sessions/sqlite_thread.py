@@ -51,16 +51,13 @@ class SQLiteThread:
         self._opened: tuple[int, int] | None = None
 
     async def start(self) -> None:
-        """Begin, and open the file; `StoreError` where that fails."""
-        self._loop = asyncio.get_running_loop()
-        # A process that ends without closing its store must not wait for this thread; the file is sound at any moment.
-        self._thread = Thread(target=self._serve, name="sessions", daemon=True)
-        self._thread.start()
-        try:
-            await self.run(check_writable, writes=True)
-        except BaseException:
-            await self.stop()
-            raise
+        """Begin, and open the file; `StoreError` where that fails: then the next operation tries to open it."""
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            # A process that ends without closing its store must not wait for this thread: the file is always sound.
+            self._thread = Thread(target=self._serve, name="sessions", daemon=True)
+            self._thread.start()
+        await self.run(check_writable, writes=True)
 
     async def stop(self) -> None:
         """Finish what waits, close the file and end the thread."""
@@ -77,7 +74,7 @@ class SQLiteThread:
         twice, since the first time may be rolled back, and must touch nothing but the connection.
         """
         if self._thread is None:
-            raise StoreError(f"{self._path} is closed; the service is stopping, or has not opened it")
+            raise StoreError(str(self._path), "is closed", "the service is stopping, or has not opened it yet")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Operation(work, writes, future))
         return await future

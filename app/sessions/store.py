@@ -12,6 +12,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
+SESSION_EXISTS = ("has a session of this id already", "create it under a new id")
+"""What is wrong, and how to mend it, where a session is to be made a second time."""
+
 
 @dataclass(frozen=True)
 class SessionRecord:
@@ -70,7 +73,7 @@ class SessionStore(Protocol):
     """
 
     async def open(self) -> list[str]:
-        """Make the store ready; raise `StoreError` where it cannot be.
+        """Make the store ready; raise `StoreError` where it cannot be: it may be used all the same once it is mended.
 
         Returns what an operator should know of it, a line each: how it is set up to promise less than it might.
         """
@@ -94,9 +97,6 @@ class SessionStore(Protocol):
         `AnswerExistsError`, whatever the version, where an answer of that key is kept already: the change that a
         request asks for was then made by the same request, sent before.
         """
-
-    async def touch(self, session_id: str, expires_at: float) -> None:
-        """Let a session live until `expires_at`, if that is later. An expired one stays so."""
 
     async def delete(self, session_id: str) -> bool:
         """Remove a session; False where it is unknown or expired."""

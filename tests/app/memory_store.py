@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from app.errors import AnswerExistsError
 from app.sessions.store import SessionRecord, StoredAnswer
@@ -44,10 +43,6 @@ class MemoryStore:
         self._keep(answer)
         self.records[record.session_id] = record
         return True
-
-    async def touch(self, session_id: str, expires_at: float) -> None:
-        if record := await self.load(session_id):
-            self.records[session_id] = replace(record, expires_at=max(record.expires_at, expires_at))
 
     async def delete(self, session_id: str) -> bool:
         return bool(await self.load(session_id) and self.records.pop(session_id))

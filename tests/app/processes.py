@@ -19,6 +19,15 @@ from tests.app.serving import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SERVE_SMALL = """
+from app.server import run
+from app.settings import load_settings
+from tests.app.fakes import fake_model
+
+run(load_settings(), fake_model())
+"""
+"""Serves a small model."""
+
 SERVE_SLOWLY = """
 import sys, time
 from app.server import run
@@ -118,6 +127,11 @@ def served(*command: str, **settings: str) -> Iterator[Service]:
             yield service
         finally:
             service.end()
+
+
+def served_with(store: str) -> AbstractContextManager[Service]:
+    """A process that serves a small model and keeps its sessions in a store."""
+    return served("-c", SERVE_SMALL, session_store=store)
 
 
 def served_slowly(seconds: float) -> AbstractContextManager[Service]:

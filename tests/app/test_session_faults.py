@@ -1,33 +1,26 @@
-"""Sessions through accidents: a server that is killed, clients that vanish, a disk that is full."""
+"""Sessions through accidents: a server that is killed or ended, clients that vanish."""
 
 from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from tests.app.processes import Service, served
+from tests.app.processes import Service, served_with
 from tests.app.serving import PATIENCE, until
+from tests.app.sharing import WORDS
 
-SERVE = """
-from app.server import run
-from app.settings import load_settings
-from tests.app.fakes import fake_model
-
-run(load_settings(), fake_model())
-"""
 CLIENTS, APPENDS = 8, 125
-WORDS = ["harbour", "is", "small", "boats", "leave", "the", "sea"]
 
 
-def serving(path: Path) -> Any:
+def serving(path: Path) -> AbstractContextManager[Service]:
     """A process that serves a small model and keeps its sessions in a file."""
-    return served("-c", SERVE, session_store=f"sqlite:///{path}", log_level="info")
+    return served_with(f"sqlite:///{path}")
 
 
 class Typist(threading.Thread):
@@ -116,31 +109,3 @@ def test_clients_that_vanish_in_a_stream_leave_nothing_behind(tmp_path: Path) ->
         until(lambda: len(list(files.iterdir())) <= before)
         # The session is nobody's any more: it does at once what it is asked.
         assert service.ask(f"/sessions/{session_id}/append", text="the").json()["position"] == 1
-
-
-def test_a_file_that_another_program_holds_is_503_until_it_is_let_go(tmp_path: Path) -> None:
-    path = tmp_path / "sessions.db"
-    with serving(path) as service:
-        service.wait_until_ready()
-        session_id = service.ask("/sessions", text="the").json()["session_id"]
-        other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        refused = service.ask(f"/sessions/{session_id}/append", text="harbour")
-        other.close()
-        assert refused.status_code == 503
-        assert str(path) in refused.json()["detail"]
-        assert service.ask(f"/sessions/{session_id}/append", text="harbour").json()["position"] == 2
-
-
-def test_a_file_that_is_no_store_is_503_with_its_reason_and_the_rest_of_the_service_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "sessions.db"
-    path.write_bytes(b"no database at all" * 400)
-    with serving(path) as service:
-        service.wait_until_ready()
-        refused = service.ask("/sessions", text="the")
-        assert refused.status_code == 503
-        assert str(path) in refused.json()["detail"]
-        assert service.ask("/predict", text="the").status_code == 200
-        assert httpx2.get(f"{service.url}/health/ready").status_code == 200
-        path.unlink()
-        until(lambda: service.ask("/sessions", text="the").status_code == 201)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
-from tests.app.fakes import CORPUS, Gate, NumpyEngine, fake_model
+from tests.app.fakes import CORPUS, Gate, LogLines, NumpyEngine, fake_model
 from tests.app.memory_store import MemoryStore
 from tests.app.serving import make_app, ready, serving, starting
 from tests.app.talking import append, close_to, create, post
@@ -252,11 +252,11 @@ def test_a_change_of_another_server_is_read_again_and_not_lost(
     close_to(answer["predictions"], append(sessions, create(sessions, "the harbour is"))["predictions"])
 
 
-def test_a_store_that_fails_is_503_with_its_reason_and_other_routes_go_on() -> None:
-    store = MemoryStore()
-    with serving(store=store) as client:
+def test_a_store_that_fails_is_503_with_its_reason_the_log_has_the_place_and_other_routes_go_on() -> None:
+    store, logs = MemoryStore(), LogLines()
+    with serving(store=store, logs=logs) as client:
         session_id = create(client, "the")
-        store.fail = StoreError("sessions.db is full; make room")
+        store.fail = StoreError("/data/sessions.db", "is full", "make room")
         for response in (
             client.post("/sessions", json={}),
             client.post(f"/sessions/{session_id}/append", json={"text": "harbour"}),
@@ -264,11 +264,13 @@ def test_a_store_that_fails_is_503_with_its_reason_and_other_routes_go_on() -> N
             client.delete(f"/sessions/{session_id}"),
         ):
             assert response.status_code == 503
-            assert response.json()["detail"] == "sessions.db is full; make room"
+            assert response.json()["detail"] == "the session store is full; try again later"
             assert response.headers["retry-after"] == "1"
         assert post(client, "/predict", text="the")["token_count"] == 1
         store.fail = None
         assert append(client, session_id, "harbour")["position"] == 2
+    failed = [(line["operation"], line["reason"]) for line in logs.events("the session store failed")]
+    assert failed == [(name, "/data/sessions.db is full; make room") for name in ("create", "load", "load", "delete")]
 
 
 @pytest.mark.anyio

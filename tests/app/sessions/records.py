@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from app.errors import StoreError
 from app.sessions.redis import RedisStore
 from app.sessions.sqlite import SQLiteStore
 from app.sessions.store import SessionRecord, StoredAnswer
 from tests.redis_server import RedisServer
+
+Store = TypeVar("Store", SQLiteStore, RedisStore)
 
 START = 1_000_000.0
 """Where the clock stands at first."""
@@ -83,13 +87,19 @@ def answer(key: str = "key", body: bytes = b'{"position": 1}', expires_at: float
 
 async def sqlite_store(path: Path, clock: Clock, busy_timeout: float = 5.0) -> SQLiteStore:
     """An open store on a file."""
-    store = SQLiteStore(path, busy_timeout=busy_timeout, now=clock)
-    await store.open()
-    return store
+    return await opened(SQLiteStore(path, busy_timeout=busy_timeout, now=clock))
 
 
 async def redis_store(redis: RedisServer, clock: Clock, timeout: float = 5.0) -> RedisStore:
     """An open store in a Redis."""
-    store = RedisStore(redis.url, timeout=timeout, now=clock)
-    await store.open()
+    return await opened(RedisStore(redis.url, timeout=timeout, now=clock))
+
+
+async def opened(store: Store) -> Store:
+    """A store, opened, or closed where that fails."""
+    try:
+        await store.open()
+    except StoreError:
+        await store.close()
+        raise
     return store

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import StoreError
 from app.sessions import open_store
 from app.sessions.redis import RedisStore
 from model.errors import ConfigurationError
+from tests.app.sessions.faults import refused
 from tests.app.sessions.proxy import Proxy, proxy_to
-from tests.app.sessions.records import START, TTL, Clock, answer, record, redis_store
+from tests.app.sessions.records import START, TTL, Clock, answer, opened, record, redis_store
 from tests.redis_server import DURABLE, RedisServer, redis_server
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +49,7 @@ async def test_keys_begin_with_the_name_and_format_of_the_store_and_expire(
     ]
     assert TTL - 20 < redis.ask("PTTL", "pru:1:session:a") / 1000 <= TTL
     assert 9 * TTL - 20 < redis.ask("PTTL", "pru:1:answer:key") / 1000 <= 9 * TTL
-    await store.touch("a", START + 5 * TTL)
+    assert await store.replace(record(version=2, expires_at=START + 5 * TTL))
     assert 5 * TTL - 20 < redis.ask("PTTL", "pru:1:session:a") / 1000 <= 5 * TTL
 
 
@@ -177,8 +177,8 @@ async def test_tls_checks_the_certificate_by_the_authority_that_the_address_name
         await store.create(record())
         assert await store.load("a") == record()
         await store.close()
-        with pytest.raises(StoreError, match=f"localhost:{proxy.port}/0 cannot be reached .*certificate"):
-            await RedisStore(address, now=clock).open()
+        place = f"Redis at localhost:{proxy.port}/0 cannot be reached"
+        await refused(opened(RedisStore(address, now=clock)), place, "certificate")
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,7 @@ async def test_tls_checks_the_certificate_by_the_authority_that_the_address_name
     ],
 )
 async def test_messages_name_a_redis_without_its_user_and_password(url: str, name: str) -> None:
-    with pytest.raises(StoreError) as raised:
-        await open_store(url).load("a")
-    assert str(raised.value).startswith(f"Redis at {name} is closed")
+    await refused(open_store(url).load("a"), f"Redis at {name} is closed")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,6 @@ async def test_an_unknown_session_is_none_and_nothing_is_done_to_it(store: Sessi
     assert await store.answer("key") is None
     assert not await store.replace(record(version=2))
     assert not await store.delete("a")
-    await store.touch("a", START + TTL)
     assert await store.count() == 0
     assert await store.load("a") is None
 
@@ -166,19 +165,6 @@ async def test_a_session_is_gone_from_its_last_second_on(store: SessionStore, cl
     assert not await store.delete("a")
     assert await store.count() == 1
     assert await store.load("b") is not None
-
-
-async def test_a_touch_lets_a_session_live_longer_and_never_shorter(store: SessionStore, clock: Clock) -> None:
-    await store.create(record())
-    await store.touch("a", START + 10)
-    assert await store.load("a") == record()
-    await store.touch("a", START + 5 * TTL)
-    await store.touch("a", START + 4 * TTL)
-    assert await store.load("a") == record(expires_at=START + 5 * TTL)
-    clock.time = START + 5 * TTL
-    await store.touch("a", START + 9 * TTL)
-    assert await store.load("a") is None
-    assert await store.count() == 0
 
 
 async def test_an_answer_is_kept_with_the_change_it_tells_of(store: SessionStore) -> None:
@@ -276,7 +262,6 @@ async def test_a_store_that_was_not_opened_refuses_every_operation(stores: Store
         store.create(record()),
         store.load("a"),
         store.replace(record()),
-        store.touch("a", START),
         store.delete("a"),
         store.answer("key"),
         store.purge(),

@@ -11,17 +11,21 @@ Boundary: the files only. Resume state is kept apart (`training.resume`). Import
 from __future__ import annotations
 
 import hashlib
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from model.config import ModelConfig
 from model.errors import CheckpointError, ConfigurationError, TextError
-from model.files import read_json, sha256_of, write_atomically, write_json
-from model.shards import Weights, joined, pieces, shard_paths
+from model.files import read_json, sha256_of, sync_folder, write_atomically, write_json
+from model.shards import Weights, find_shards, joined, pieces, shard_paths
 from model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TOKENIZER, RECORD = "config.json", "model.safetensors", "tokenizer.json", "training.json"
+WHOLE = "whole"
+"""In the metadata of a piece: the sum of the weights it is of."""
 
 
 def save_checkpoint(
@@ -68,20 +74,27 @@ def load_weights(folder: Path) -> Weights:
     """Weights by name, widened to float32; `CheckpointError` where they are missing, damaged or not finite."""
     paths = _weights_paths(folder)
     parts: Weights = {}
+    sums = set()
     for path in paths:
         try:
-            parts |= {name: array.astype(np.float32) for name, array in load_file(path).items()}
+            with safe_open(path, framework="np") as file:
+                parts |= {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+                sums.add((file.metadata() or {}).get(WHOLE))
         except FileNotFoundError:
             raise CheckpointError(f"{path} is missing; restore it or train again") from None
         except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); restore it or train again") from None
+        if len(sums) > 1:
+            raise CheckpointError(f"{path} is of another checkpoint than {paths[0].name}; bring all pieces of one")
     weights = joined(parts) if len(paths) > 1 else parts
+    _check_finite(weights, folder, "finite; go back to an earlier checkpoint")
+    return weights
+
+
+def _check_finite(weights: Mapping[str, npt.NDArray[Any]], folder: Path, otherwise: str) -> None:
     for name, array in weights.items():
         if not np.isfinite(array).all():
-            raise CheckpointError(
-                f"{folder}: {name} holds values that are not finite; go back to an earlier checkpoint"
-            )
-    return weights
+            raise CheckpointError(f"{folder}: {name} holds values that are not {otherwise}")
 
 
 def weights_sha256(folder: Path) -> str:
@@ -93,32 +106,38 @@ def pack_checkpoint(folder: Path, out: Path, limit: int) -> int:
     """Copy a checkpoint to the new folder `out`, its weights in float16 and in files of at most `limit` bytes each.
 
     Returns how many those are. Raises `CheckpointError` where the checkpoint cannot be read, `out` is there already, or
-    the limit holds not even a row of a matrix; `OSError` where `out` cannot be written.
+    the limit holds not even a row of a matrix; `OSError` where `out` cannot be written. Whatever stops it, `out` is
+    whole or not there.
     """
     if out.exists():
         raise CheckpointError(f"{out} exists; give another --out folder")
-    config = read_json(folder / CONFIG, CheckpointError)
     read_config(folder)
-    weights = {name: array.astype(np.float16) for name, array in load_weights(folder).items()}
-    parts = pieces(weights, limit)
-    out.mkdir(parents=True)
-    for path, part in zip(shard_paths(out, len(parts)), parts, strict=True):
-        write_atomically(path, save(part))
-    for name in (TOKENIZER, RECORD, CONFIG):  # Without a configuration nothing takes it for a whole checkpoint.
-        content = config if name == CONFIG else read_json(folder / name, CheckpointError)
-        write_json(out / name, content)
+    contents = {name: read_json(folder / name, CheckpointError) for name in (TOKENIZER, RECORD, CONFIG)}
+    with np.errstate(over="ignore"):
+        weights = {name: array.astype(np.float16) for name, array in load_weights(folder).items()}
+    _check_finite(weights, folder, "finite in half precision, which ends at 65504; copy the folder as it is")
+    parts, whole = pieces(weights, limit), {WHOLE: weights_sha256(folder)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    try:
+        beside.mkdir()
+        for path, part in zip(shard_paths(beside, len(parts)), parts, strict=True):
+            write_atomically(path, save(part, whole))
+        for name, content in contents.items():
+            write_json(beside / name, content)
+        beside.rename(out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    sync_folder(out.parent)
     return len(parts)
 
 
-def _weights_paths(folder: Path) -> list[Path]:
+def _weights_paths(folder: Path) -> Sequence[Path]:
     """The one file of weights, or all of its pieces; `CheckpointError` that names a piece that is missing."""
-    found = sorted(folder.glob("model-*-of-*.safetensors"))
-    if not found or (folder / WEIGHTS).exists():
+    if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
-    expected = shard_paths(folder, int(found[0].stem.rpartition("-")[2]))
-    if missing := sorted(set(expected) - set(found)):
-        raise CheckpointError(f"{missing[0]} is missing; bring all {len(expected)} pieces of the checkpoint")
-    return expected
+    return find_shards(folder) or [folder / WEIGHTS]
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def with_settings(
         part, *names = path.split(".")
         if not equals or part not in whole or not names:
             raise ConfigurationError(f"--set {setting}: write recipe.NAME=VALUE or model.NAME=VALUE")
+        if path == "model.vocabulary_size":
+            raise ConfigurationError(f"--set {setting}: the text decides that; --min-count and --max-vocab limit it")
         inner = whole[part]
         for name in names[:-1]:
             inner = inner.get(name)
@@ -36,14 +38,25 @@ def with_settings(
                 raise ConfigurationError(f"--set {setting}: {part} has no settings under {name}")
         inner[names[-1]] = _value(value)
     try:
-        return whole["model"], Recipe.model_validate(whole["recipe"])
+        changed = Recipe.model_validate(whole["recipe"])
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(f"recipe.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for name, value in changed.model_dump(mode="json").items():
+        _check_finite(name, value)
+    return whole["model"], changed
+
+
+def _check_finite(name: str, value: Any) -> None:
+    try:
+        # A record of the run is JSON, which has neither infinity nor NaN.
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ConfigurationError(f"recipe.{name}: give finite numbers") from None
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -233,9 +233,12 @@ class Trainer:
         if loss <= limit:
             return
         kind = f"has exploded to {loss:.1f}" if math.isfinite(loss) else f"is {loss}"
+        saved = (
+            f"the last good checkpoint is {self.out}" if (self.out / RECORD).exists() else "there is no checkpoint yet"
+        )
         raise TrainingError(
             f"the loss {kind} at step {position.step + 1} (epoch {position.epoch + 1}); lower the learning rate or the "
-            f"clip; the last good checkpoint, if any epoch was finished, is {self.out}"
+            f"clip; {saved}"
         )
 
     def _validate(self) -> dict[str, Any]:

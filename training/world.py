@@ -82,6 +82,10 @@ def joined(device: Device | None = None) -> Iterator[World]:
     kind = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
     if kind is Device.CUDA and not torch.cuda.is_available():
         raise ConfigurationError("this torch finds no CUDA device; leave --device out, or say --device cpu")
+    if kind is Device.CUDA and local >= (gpus := torch.cuda.device_count()):
+        raise ConfigurationError(
+            f"process {local} has no GPU of its own; start {gpus} here, by --nproc-per-node {gpus}"
+        )
     world = World(torch.device(kind, local) if kind is Device.CUDA else torch.device("cpu"), rank, size)
     if kind is Device.CUDA:
         torch.cuda.set_device(world.device)

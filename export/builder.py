@@ -121,10 +121,12 @@ class GraphBuilder:
         """Reshape; one length may be -1."""
         return self.op("Reshape", value, self.integers(*shape))
 
-    def build(self) -> onnx.ModelProto:
-        """The finished model."""
+    def build(self, **properties: str) -> onnx.ModelProto:
+        """The finished model, with properties that whoever loads it reads by name."""
         graph = helper.make_graph(
             self._nodes, self._name, self._inputs, self._outputs, initializer=list(self._constants.values())
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="pru")
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="pru")
+        helper.set_model_props(model, properties)
+        return model

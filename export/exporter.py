@@ -23,8 +23,9 @@ import numpy as np
 import onnx
 import torch
 
+from export.arithmetic import Arithmetic
 from export.builder import WeightStore
-from export.graph import Arithmetic, build_head, build_steps
+from export.graph import build_head, build_steps
 from export.quantize import Precision, arithmetic_of
 from export.validate import (
     Measured,

@@ -6,48 +6,16 @@ Boundary: what is computed. How a product is computed (float32 or int8) is an `A
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import numpy as np
 import onnx
 from onnx import TensorProto
 
+from export.arithmetic import Arithmetic, StepWeight
 from export.builder import GraphBuilder, WeightStore
-from export.weights import Floats, FoldedLayer, FoldedModel, FoldedTransform
-from model.config import Subsampling
-
-
-@dataclass(frozen=True)
-class ContextWeight:
-    """A context's matrix in one graph: the constants its product reads, and what the product leaves out, `[g, c]`.
-
-    The offset is added once, outside the recurrence.
-    """
-
-    operands: tuple[str, ...]
-    offset: Floats
-
-
-class Arithmetic(Protocol):
-    """How the products of a graph are computed. A `bound` says that no |x| is larger; `table_bound` is the table's."""
-
-    table_bound: float
-
-    def embed(self, graph: GraphBuilder, ids: str) -> str:
-        """Float32 rows `[R, E]` of the table."""
-
-    def product(self, graph: GraphBuilder, x: str, bound: float, name: str, weight: Floats, bias: Floats) -> str:
-        """`x [R, n] @ weight [n, c] + bias [c]`, outside the recurrence."""
-
-    def context_weight(self, graph: GraphBuilder, name: str, weight: Floats) -> ContextWeight:
-        """The constants for products by `weight [g, n, c]`."""
-
-    def context_product(self, graph: GraphBuilder, h: str, weight: ContextWeight) -> str:
-        """`h [g, B, n] @ weight - offset`, for |h| of at most 1, to `[g, B, c]`."""
-
-    def logits(self, graph: GraphBuilder, hidden: str, bias: Floats) -> str:
-        """`hidden [N, E] @ table.T + bias [V]`."""
+from export.mogrifier import build_gating, mogrify
+from export.transform import bounds_of_views, offsets, step_transform, step_weights, views
+from export.weights import Floats, FoldedLayer, FoldedMixture, FoldedModel
+from model.onnx_model import SOFTMAXES
 
 
 def build_steps(model: FoldedModel, length: int, arithmetic: Arithmetic, store: WeightStore) -> onnx.ModelProto:
@@ -65,19 +33,24 @@ def build_steps(model: FoldedModel, length: int, arithmetic: Arithmetic, store: 
     x = arithmetic.embed(graph, graph.reshape(graph.op("Transpose", ids, perm=[1, 0]), -1))
     bound = arithmetic.table_bound
     for index, layer in enumerate(model.layers):
-        context = [
-            arithmetic.context_weight(graph, f"layers.{index}.context.{k}", weight.reshape(*weight.shape[:2], -1))
-            for k, weight in enumerate(layer.context.levels)
-        ]
-        bias = layer.bias + np.concatenate([_by_gate(weight.offset) for weight in context], axis=1)
-        pre = _input(graph, f"layers.{index}.input", layer, arithmetic, bias, x, bound, length)
+        name = f"layers.{index}"
+        if layer.rounds:
+            gating = build_gating(graph, arithmetic, name, layer, bound)
+            context = gating.context
+            inputs = graph.reshape(x, length, -1, layer.size.inputs)
+        else:
+            gating = None
+            context = step_weights(graph, arithmetic, f"{name}.context", layer.context, 1.0)
+            bias = layer.bias + offsets(context)
+            inputs = _input(graph, f"{name}.input", layer, arithmetic, bias, x, bound, length)
         h, c = (
             graph.op("Transpose", graph.reshape(part, -1, groups, layer.size.outputs // groups), perm=[1, 0, 2])
             for part in packed[2 * index : 2 * index + 2]
         )
         hs, cs = [h], [c]
-        for step in graph.split(pre, axis=0, parts=length):
-            h, c = _step(graph, layer, arithmetic, context, step, h, c)
+        for step in graph.split(inputs, axis=0, parts=length):
+            pre, read = mogrify(graph, arithmetic, layer, gating, step, h) if gating else (step, h)
+            h, c = _step(graph, layer, arithmetic, context, pre, read, c)
             hs.append(h)
             cs.append(c)
         x, bound = _rows(graph, hs[1:], layer), 1.0
@@ -95,10 +68,33 @@ def build_head(model: FoldedModel, arithmetic: Arithmetic, store: WeightStore) -
     config = model.config
     graph = GraphBuilder("head", store)
     hidden = graph.input("hidden", TensorProto.FLOAT, ["rows", config.embedding_size])
-    logits = arithmetic.logits(graph, hidden, model.decoder_bias)
-    likely = graph.op("LogSoftmax", logits, axis=-1)
+    if model.mixture:
+        likely = _mixed(graph, arithmetic, hidden, model.mixture, model.decoder_bias)
+    else:
+        likely = graph.op("LogSoftmax", arithmetic.logits(graph, hidden, model.decoder_bias), axis=-1)
     graph.output(likely, "log_probabilities", TensorProto.FLOAT, ["rows", config.vocabulary_size])
-    return graph.build()
+    # The softmaxes of a row are computed together: whoever runs the graph bounds their number, not that of rows.
+    return graph.build(**({SOFTMAXES: str(config.softmaxes)} if model.mixture else {}))
+
+
+def _mixed(graph: GraphBuilder, arithmetic: Arithmetic, hidden: str, mixture: FoldedMixture, bias: Floats) -> str:
+    """Log-probabilities `[rows, V]` of a mixture of K softmaxes over K latent vectors.
+
+    One product for all of them reads the table once. Only operators whose results do not depend on what shares the
+    batch: not `Log` and `ReduceSum`, which end a run of elements in another way than they begin it.
+    """
+    experts, size = mixture.prior.shape[1], len(mixture.prior)
+    nothing = np.zeros(experts, np.float32)
+    prior = arithmetic.product(graph, hidden, 1.0, "decoder.prior", mixture.prior, nothing)
+    latent = graph.op("Tanh", arithmetic.product(graph, hidden, 1.0, "decoder.latent", mixture.latent, mixture.bias))
+    logits = arithmetic.logits(graph, graph.reshape(latent, -1, size), bias)
+    each = graph.reshape(graph.op("LogSoftmax", logits, axis=-1), -1, experts, len(bias))
+    weight = graph.reshape(graph.op("LogSoftmax", prior, axis=-1), -1, experts, 1)
+    joint = graph.op("Add", each, weight)
+    largest = graph.op("ReduceMax", joint, graph.integers(1))
+    shares = graph.op("Exp", graph.op("Sub", joint, largest))
+    total = graph.op("Add", graph.op("ReduceLogSum", shares, graph.integers(1)), largest)
+    return graph.reshape(total, -1, len(bias))
 
 
 def _index_of_last(graph: GraphBuilder, groups: int) -> str:
@@ -140,7 +136,8 @@ def _input(
     outputs, groups = layer.size.outputs, layer.context.groups
     parts = []
     start = 0
-    for k, (view, limit) in enumerate(_views(graph, layer.input, x, bound)):
+    limits = bounds_of_views(layer.input, bound)
+    for k, (view, limit) in enumerate(zip(views(graph, layer.input, x), limits, strict=True)):
         weight = layer.input.levels[k][0]
         inputs, _, width = weight.shape
         product = arithmetic.product(
@@ -159,60 +156,14 @@ def _step(
     graph: GraphBuilder,
     layer: FoldedLayer,
     arithmetic: Arithmetic,
-    context: list[ContextWeight],
+    context: list[StepWeight],
     pre: str,
     h: str,
     c: str,
 ) -> tuple[str, str]:
     """Eq. 6: the state `[g, B, m]` after one step, given the input's part of Eq. 5 `[g, B, 4 * m]`."""
-    views = _views(graph, layer.context, h, 1.0)
-    parts = [arithmetic.context_product(graph, view, weight) for (view, _), weight in zip(views, context, strict=True)]
-    if len(parts) > 1:
-        by_gate = [
-            graph.reshape(part, 1, -1, 4, w.shape[3]) for part, w in zip(parts, layer.context.levels, strict=True)
-        ]
-        parts = [graph.reshape(graph.concat(by_gate, axis=3), 1, -1, 4 * layer.size.outputs)]
-    i, f, g, o = graph.split(graph.op("Add", parts[0], pre), axis=2, parts=4)
+    from_context = step_transform(graph, arithmetic, layer.context, context, h)
+    i, f, g, o = graph.split(graph.op("Add", from_context, pre), axis=2, parts=4)
     kept = graph.op("Mul", graph.op("Sigmoid", f), c)
     c = graph.op("Add", kept, graph.op("Mul", graph.op("Sigmoid", i), graph.op("Tanh", g)))
     return graph.op("Mul", graph.op("Sigmoid", o), graph.op("Tanh", c)), c
-
-
-def _by_gate(offset: Floats) -> Floats:
-    """A context's offset `[g, 4 * m]` in the order of a bias, `[4, g * m]`."""
-    return offset.reshape(len(offset), 4, -1).transpose(1, 0, 2).reshape(4, -1)
-
-
-def _views(graph: GraphBuilder, transform: FoldedTransform, x: str, bound: float) -> list[tuple[str, float]]:
-    """What each level reads (Eq. 3), with its bound: `x [..., n]`, then halved again and again along its last axis."""
-    views = [(x, bound)]
-    for k in range(len(transform.levels) - 1):
-        inputs = transform.levels[k].shape[1]
-        if transform.subsampling is Subsampling.MAX:
-            a, b, c = _taps(graph, views[-1][0], inputs, -np.inf)
-            views.append((graph.op("Max", a, b, c), views[-1][1]))
-        else:
-            assert transform.kernels is not None
-            taps = _taps(graph, views[-1][0], inputs, 0.0)
-            a, b, c = (
-                graph.op("Mul", tap, graph.scalar(weight))
-                for tap, weight in zip(taps, transform.kernels[k], strict=True)
-            )
-            views.append((graph.op("Tanh", graph.op("Add", graph.op("Add", a, b), c)), 1.0))
-    return views
-
-
-def _taps(graph: GraphBuilder, x: str, inputs: int, beyond: float) -> list[str]:
-    """Elements 2i - 1, 2i and 2i + 1 of the last axis for each output i; `beyond` stands outside.
-
-    Three slices and element-wise operators instead of a pooling or a convolution: their results cannot depend on how
-    a runtime orders a sum.
-    """
-    padded = graph.op("Pad", x, graph.integers(1, 1), graph.scalar(np.float32(beyond)), graph.integers(-1))
-    last = 2 * (-(-inputs // 2)) - 1
-    return [
-        graph.op(
-            "Slice", padded, graph.integers(tap), graph.integers(last + tap), graph.integers(-1), graph.integers(2)
-        )
-        for tap in range(3)
-    ]

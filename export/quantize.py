@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
+from export.arithmetic import Arithmetic, StepWeight
 from export.builder import MICROSOFT, GraphBuilder
-from export.graph import Arithmetic, ContextWeight
 from export.weights import Floats
 
 ZERO = 128
@@ -60,14 +60,14 @@ class Float32:
         """One float product; the bound is not needed."""
         return graph.op("Gemm", x, graph.constant(name, weight), graph.constant(f"{name}.bias", bias))
 
-    def context_weight(self, graph: GraphBuilder, name: str, weight: Floats) -> ContextWeight:
+    def step_weight(self, graph: GraphBuilder, name: str, weight: Floats, bound: float) -> StepWeight:
         """The matrix; its product leaves nothing out."""
         offset = np.zeros((weight.shape[0], weight.shape[2]), np.float32)
-        return ContextWeight((graph.constant(name, weight),), offset)
+        return StepWeight((graph.constant(name, weight),), offset, bound)
 
-    def context_product(self, graph: GraphBuilder, h: str, weight: ContextWeight) -> str:
+    def step_product(self, graph: GraphBuilder, x: str, weight: StepWeight) -> str:
         """One float product a group."""
-        return graph.op("MatMul", h, *weight.operands)
+        return graph.op("MatMul", x, *weight.operands)
 
     def logits(self, graph: GraphBuilder, hidden: str, bias: Floats) -> str:
         """The table read by columns."""
@@ -96,18 +96,18 @@ class StaticInt8:
         weights = graph.constant(name, codes), graph.constant(f"{name}.scale", scale[0])
         return self._scaled(graph, x, bound, *weights, graph.constant(f"{name}.bias", bias))
 
-    def context_weight(self, graph: GraphBuilder, name: str, weight: Floats) -> ContextWeight:
+    def step_weight(self, graph: GraphBuilder, name: str, weight: Floats, bound: float) -> StepWeight:
         """The matrix and a scale a column. The offset is the zero point's share of the sums, with its sign turned."""
         codes, scale = quantize_columns(weight)
-        step = (scale / np.float32(LARGEST)).astype(np.float32)
+        step = (scale / np.float32(LARGEST / bound)).astype(np.float32)
         offset = -ZERO * codes.sum(axis=1, dtype=np.int64) * step[:, 0].astype(np.float64)
         operands = graph.constant(name, codes), graph.constant(f"{name}.scale", step)
-        return ContextWeight(operands, offset.astype(np.float32))
+        return StepWeight(operands, offset.astype(np.float32), bound)
 
-    def context_product(self, graph: GraphBuilder, h: str, weight: ContextWeight) -> str:
+    def step_product(self, graph: GraphBuilder, x: str, weight: StepWeight) -> str:
         """One integer product a group, of the codes as they are: ONNX Runtime is faster without a zero point."""
         codes, step = weight.operands
-        sums = graph.op("MatMulInteger", self._codes(graph, h, 1.0), codes)
+        sums = graph.op("MatMulInteger", self._codes(graph, x, weight.bound), codes)
         return graph.op("Mul", graph.op("Cast", sums, to=TensorProto.FLOAT), step)
 
     def logits(self, graph: GraphBuilder, hidden: str, bias: Floats) -> str:

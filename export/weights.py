@@ -38,12 +38,25 @@ class FoldedTransform:
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """One layer: its input transform (one group), its context transform, and the sum of their biases `[4, M]`."""
+    """One layer: its input transform (one group), its context transform, and the sum of their biases `[4, M]`.
+
+    `rounds` are the matrices of its mogrifier's gates, each one `[n, m]`, or two of a rank.
+    """
 
     size: LayerSize
     residual: bool
     input: FoldedTransform
     context: FoldedTransform
+    bias: Floats
+    rounds: tuple[tuple[Floats, ...], ...]
+
+
+@dataclass(frozen=True)
+class FoldedMixture:
+    """What K softmaxes are mixed by: `prior [E, K]`, and `latent [E, K * E]` with its bias `[K * E]`."""
+
+    prior: Floats
+    latent: Floats
     bias: Floats
 
 
@@ -55,6 +68,7 @@ class FoldedModel:
     table: Floats
     decoder_bias: Floats
     layers: tuple[FoldedLayer, ...]
+    mixture: FoldedMixture | None
 
     @property
     def groups(self) -> int:
@@ -75,9 +89,14 @@ def fold_model(config: ModelConfig, weights: Mapping[str, Floats]) -> FoldedMode
                 input=_ungrouped(grouped_input),
                 context=fold_transform(config, config.context_transform, f"{prefix}.context", weights),
                 bias=weights[f"{prefix}.input.bias"] + weights[f"{prefix}.context.bias"],
+                rounds=_fold_rounds(config, f"{prefix}.mogrifier.rounds", weights),
             )
         )
-    return FoldedModel(config, weights["embedding.weight"], weights["decoder.bias"], tuple(layers))
+    mixture = None
+    if config.softmaxes > 1:
+        names = ("decoder.prior.weight", "decoder.latent.weight", "decoder.latent.bias")
+        mixture = FoldedMixture(*(weights[name].T for name in names))
+    return FoldedModel(config, weights["embedding.weight"], weights["decoder.bias"], tuple(layers), mixture)
 
 
 def fold_transform(config: ModelConfig, kind: Transform, prefix: str, weights: Mapping[str, Floats]) -> FoldedTransform:
@@ -92,6 +111,14 @@ def fold_transform(config: ModelConfig, kind: Transform, prefix: str, weights: M
     if config.subsampling in (Subsampling.AVERAGE, Subsampling.SKIP):
         return FoldedTransform((_fold_pyramid(config, levels)[None],))
     return FoldedTransform(tuple(level[None] for level in levels), config.subsampling, weights.get(f"{prefix}.kernels"))
+
+
+def _fold_rounds(config: ModelConfig, prefix: str, weights: Mapping[str, Floats]) -> tuple[tuple[Floats, ...], ...]:
+    """Every round's matrices, in the order in which a row is multiplied by them."""
+    factors = ["weight"] if config.mogrifier_rank is None else ["right", "left"]
+    return tuple(
+        tuple(weights[f"{prefix}.{i}.{factor}"].T for factor in factors) for i in range(config.mogrifier_rounds)
+    )
 
 
 def _fold_pyramid(config: ModelConfig, levels: list[Floats]) -> Floats:

@@ -41,6 +41,8 @@ MAX_TOKENS = 512
 """Tokens (rows x steps) of one run of a step graph: bounds its memory, whose largest part is `4M` floats a token."""
 HEAD_BYTES = 8 << 20
 """Log-probabilities of one run of the head: large enough for full speed, small enough to stay in a cache."""
+SOFTMAXES = "softmaxes"
+"""Property of a head that mixes softmaxes: how many log-probabilities it makes of each that it gives."""
 
 
 def steps_name(length: int) -> str:
@@ -67,7 +69,7 @@ class OnnxModel:
             _last_size(value) for value in (self._head.get_inputs()[0], self._head.get_outputs()[0])
         )
         self.state_size = _last_size(self._steps[1].get_outputs()[1])
-        self._head_rows = max(1, HEAD_BYTES // (4 * self.vocabulary_size))
+        self._head_rows = max(1, HEAD_BYTES // (4 * self.vocabulary_size * _softmaxes(self._head)))
 
     @property
     def step_lengths(self) -> list[int]:
@@ -202,6 +204,14 @@ def _last_size(value: Any) -> int:
     if not isinstance(size, int):
         raise EngineError(f"graph value {value.name} has no fixed last axis; export the bundle again")
     return size
+
+
+def _softmaxes(head: onnxruntime.InferenceSession) -> int:
+    """How many softmaxes a head mixes."""
+    found = head.get_modelmeta().custom_metadata_map.get(SOFTMAXES, "1")
+    if not re.fullmatch("[1-9][0-9]{0,3}", found):
+        raise EngineError(f"the head mixes {found!r} softmaxes; export the bundle again")
+    return int(found)
 
 
 def _first_line(error: Exception) -> str:

@@ -57,6 +57,20 @@ def transform(x: Floats, config: ModelConfig, kind: str, weights: Mapping[str, F
     return np.concatenate(levels, axis=1) + bias
 
 
+def mogrified(x: Floats, h: Floats, config: ModelConfig, weights: Mapping[str, Floats], prefix: str) -> list[Floats]:
+    """Input `[N]` and context `[M]` after they gated each other."""
+    pair = [x, h]
+    for i in range(config.mogrifier_rounds):
+        name, reader, gated = f"{prefix}.rounds.{i}", (i + 1) % 2, i % 2
+        matrix = (
+            weights[f"{name}.weight"]
+            if config.mogrifier_rank is None
+            else weights[f"{name}.left"] @ weights[f"{name}.right"]
+        )
+        pair[gated] = 2 * sigmoid(matrix @ pair[reader]) * pair[gated]
+    return pair
+
+
 class ReferenceModel:
     """Reads one sequence at a time."""
 
@@ -74,6 +88,7 @@ class ReferenceModel:
             x = self.weights["embedding.weight"][word]
             for layer in range(config.layers):
                 h, c = states[2 * layer], states[2 * layer + 1]
+                x, h = mogrified(x, h, config, self.weights, f"layers.{layer}.mogrifier")
                 pre = transform(x, config, config.input_transform, self.weights, f"layers.{layer}.input")
                 pre = pre + transform(h, config, config.context_transform, self.weights, f"layers.{layer}.context")
                 if config.residual and len(x) == len(h):
@@ -87,6 +102,18 @@ class ReferenceModel:
 
     def log_probabilities(self, hidden: Floats) -> Floats:
         """`[N, V]` from `[N, E]`."""
+        if self.config.softmaxes == 1:
+            return self._softmax(hidden)
+        priors = hidden @ self.weights["decoder.prior.weight"].T
+        latent = np.tanh(hidden @ self.weights["decoder.latent.weight"].T + self.weights["decoder.latent.bias"])
+        mixed = np.zeros(1)
+        for k, part in enumerate(np.split(latent, self.config.softmaxes, axis=-1)):
+            share = np.exp(priors[:, k]) / np.exp(priors).sum(axis=-1)
+            mixed = mixed + share[:, None] * np.exp(self._softmax(part))
+        result: Floats = np.log(mixed)
+        return result
+
+    def _softmax(self, hidden: Floats) -> Floats:
         logits = hidden @ self.weights["embedding.weight"].T + self.weights["decoder.bias"]
         logits = logits - logits.max(axis=-1, keepdims=True)
         result: Floats = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

@@ -61,6 +61,19 @@ def random_weights(config: ModelConfig, seed: int = 0) -> Weights:
                     weights[f"{prefix}.levels.{k}.weight"] = draw(4, o_k, n_k, scale=scale)
                 if config.subsampling == "convolution":
                     weights[f"{prefix}.kernels"] = draw(config.levels - 1, 3, scale=1.0)
+        for i in range(config.mogrifier_rounds):
+            prefix, (n, m) = f"layers.{layer}.mogrifier.rounds.{i}", (inputs, outputs) if i % 2 else (outputs, inputs)
+            rank = config.mogrifier_rank
+            if rank is None:
+                weights[f"{prefix}.weight"] = draw(m, n, scale=2 / np.sqrt(n))
+            else:
+                weights[f"{prefix}.left"] = draw(m, rank, scale=2 / np.sqrt(rank))
+                weights[f"{prefix}.right"] = draw(rank, n, scale=2 / np.sqrt(n))
+    if config.softmaxes > 1:
+        size = config.embedding_size
+        weights["decoder.prior.weight"] = draw(config.softmaxes, size, scale=2 / np.sqrt(size))
+        weights["decoder.latent.weight"] = draw(config.softmaxes * size, size, scale=2 / np.sqrt(size))
+        weights["decoder.latent.bias"] = draw(config.softmaxes * size, scale=0.5)
     return weights
 
 

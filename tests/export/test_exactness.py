@@ -26,6 +26,15 @@ ODD_SIZES: list[dict[str, Any]] = [
         "context_transform": "pyramidal",
     },
     {"embedding_size": 20, "hidden_size": 44, "levels": 2, "subsampling": "max"},
+    {
+        "embedding_size": 36,
+        "hidden_size": 60,
+        "layers": 3,
+        "mogrifier_rounds": 5,
+        "vocabulary_size": 1013,
+        "softmaxes": 3,
+    },
+    {"embedding_size": 37, "hidden_size": 53, "groups": 1, "mogrifier_rounds": 4, "mogrifier_rank": 7, "softmaxes": 10},
 ]
 
 Case = tuple[ModelConfig, OnnxModel, OnnxModel]

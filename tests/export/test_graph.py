@@ -34,6 +34,25 @@ CONFIGS += [
     {"embedding_size": 1, "hidden_size": 1, "layers": 1, "groups": 1, "levels": 1, "vocabulary_size": 2},
     {"layers": 4, "hidden_size": 12},
 ]
+CONFIGS += [{"mogrifier_rounds": rounds, "layers": 3} for rounds in range(1, 6)]
+CONFIGS += [
+    {"mogrifier_rounds": rounds, "mogrifier_rank": rank, "groups": groups, "subsampling": subsampling, "levels": 3}
+    for rounds, rank, groups, subsampling in [
+        (1, 3, 1, "average"),
+        (4, 3, 4, "convolution"),
+        (5, 5, 1, "max"),
+        (4, None, 1, "convolution"),
+        (5, None, 4, "max"),
+        (3, 1, 2, "skip"),
+    ]
+]
+CONFIGS += [
+    {"mogrifier_rounds": 2, "input_transform": "grouped", "context_transform": "pyramidal", "subsampling": "max"},
+    {"mogrifier_rounds": 3, "input_transform": "linear", "context_transform": "linear", "hidden_size": 12},
+    {"softmaxes": 2},
+    {"softmaxes": 5, "layers": 1, "hidden_size": 12},
+    {"mogrifier_rounds": 4, "softmaxes": 3, "hidden_size": 12},
+]
 TOLERANCE = {Precision.FLOAT32: 1e-5, Precision.INT8: 0.1}
 
 
@@ -77,6 +96,9 @@ def test_graphs_compute_the_model(fields: dict[str, Any], precision: Precision, 
             "subsampling": st.sampled_from(["average", "skip", "max", "convolution"]),
             "average_kernels": st.sampled_from(["released", "paper"]),
             "residual": st.booleans(),
+            "mogrifier_rounds": st.integers(0, 5),
+            "mogrifier_rank": st.none() | st.integers(1, 9),
+            "softmaxes": st.integers(1, 5),
         }
     )
 )

@@ -41,10 +41,8 @@ def test_the_largest_codes_multiply_exactly(rows: int, sign: int, tmp_path: Path
     weight = np.full((1, inputs, outputs), sign, np.float32)
     graph = GraphBuilder("saturation", WeightStore("weights.bin"))
     x = graph.input("x", TensorProto.FLOAT, [1, "rows", inputs])
-    context = arithmetic.context_weight(graph, "context", weight)
-    graph.output(
-        arithmetic.context_product(graph, x, context), "context_product", TensorProto.FLOAT, [1, "rows", outputs]
-    )
+    context = arithmetic.step_weight(graph, "context", weight, 1.0)
+    graph.output(arithmetic.step_product(graph, x, context), "context_product", TensorProto.FLOAT, [1, "rows", outputs])
     flat = graph.reshape(x, -1, inputs)
     product = arithmetic.product(graph, flat, 1.0, "input", weight[0], np.zeros(outputs, np.float32))
     graph.output(product, "product", TensorProto.FLOAT, ["rows", outputs])

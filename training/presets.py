@@ -35,7 +35,7 @@ class Preset:
 
     def recipe_for(self, corpus: str) -> Recipe:
         """The recipe for a corpus."""
-        return self.recipe.model_copy(update=dict(self.by_corpus.get(corpus, {})))
+        return Recipe.model_validate(self.recipe.model_dump() | dict(self.by_corpus.get(corpus, {})))
 
 
 _STANDARD = Recipe(

@@ -73,7 +73,7 @@ def _section(section: Section, records: Sequence[RunRecord]) -> str:
     columns = ["preset", "in the paper", "data", "parameters", "recurrent"]
     if section is Section.LEVELS_AND_GROUPS:
         columns.append("reduction")
-    columns += ["seed", "epochs", "hardware", "time"]
+    columns += ["seed", "epochs", "hardware", "time", "memory"]
     for split, name in _SPLITS.items():
         columns.append(name)
         if any(entry.perplexity(split) for entry in entries):
@@ -83,7 +83,8 @@ def _section(section: Section, records: Sequence[RunRecord]) -> str:
 
 def _other_runs(records: Sequence[RunRecord]) -> str:
     runs = [record for record in records if record.published is None]
-    columns = ["preset", "data", "parameters", "recurrent", "seed", "epochs", "hardware", "time", *_SPLITS.values()]
+    columns = ["preset", "data", "parameters", "recurrent", "seed", "epochs", "hardware", "time", "memory"]
+    columns += _SPLITS.values()
     return _table(columns, _run_rows(runs)) if runs else "None."
 
 
@@ -104,6 +105,7 @@ def _run(record: RunRecord) -> Row:
         "epochs": str(epochs) if record.finished else f"{len(record.curve)} of {epochs}, not finished",
         "hardware": _hardware(record.hardware),
         "time": _duration(record.seconds),
+        "memory": NONE if record.peak_bytes is None else f"{record.peak_bytes / 1e9:.1f} GB",
         **_perplexities([record], record.published),
     }
 
@@ -123,8 +125,9 @@ def _not_run(entry: Published) -> Row:
 
 def _model(record: RunRecord) -> Row:
     origin = record.started_from
+    name = f"{record.preset}, changed" if record.changed else record.preset
     return {
-        "preset": f"{record.preset} (started from {origin.preset}, {origin.sha256[:12]})" if origin else record.preset,
+        "preset": f"{name} (started from {origin.preset}, {origin.sha256[:12]})" if origin else name,
         "data": record.data.name,
         "parameters": f"{record.parameters / 1e6:.2f}",
         "recurrent": f"{record.recurrent_parameters / 1e6:.2f}",

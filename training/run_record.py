@@ -17,7 +17,9 @@ from model.errors import CheckpointError
 from model.language_model import outline
 from training.corpus import KNOWN
 from training.evaluate import measure_of
+from training.presets import PRESETS
 from training.published import PUBLISHED, Published, find_published
+from training.recipe import Recipe
 
 Perplexity = Annotated[float, Field(ge=1)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
@@ -96,6 +98,8 @@ class RunRecord(_Part):
     parameters: Count
     curve: list[Point]
     seconds: Annotated[float, Field(ge=0)]
+    peak_bytes: Count | None = None
+    """Most memory that the process used."""
     finished: bool
     hardware: dict[str, str | int | None]
     perplexity: dict[str, Perplexity] = {}
@@ -119,6 +123,19 @@ class RunRecord(_Part):
     def published(self) -> Published | None:
         """What the paper reports of the same preset on the same corpus."""
         return find_published(self.preset, self.corpus) if self.corpus else None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the architecture or the recipe is not what the preset has for this corpus."""
+        preset = PRESETS.get(self.preset)
+        if preset is None:
+            return False
+        try:
+            recipe = Recipe.model_validate(self.recipe.model_dump())
+        except ValidationError:
+            return False  # Of an earlier version, whose recipes had other settings.
+        own = preset.recipe_for(self.data.name)
+        return recipe != own or self.model != preset.config(self.model.vocabulary_size)
 
     @property
     def recurrent_parameters(self) -> int:

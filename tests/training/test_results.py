@@ -63,7 +63,7 @@ def test_a_run_stands_beside_the_published_figures() -> None:
 def test_a_run_that_changed_its_presets_recipe_or_architecture_says_so() -> None:
     preset = find_preset("pru-g4")
     recipe = preset.recipe_for("ptb").model_dump(mode="json")
-    own = {"recipe": recipe, "model": preset.config(10_000).model_dump(mode="json")}
+    own: Record = {"recipe": recipe, "model": preset.config(10_000).model_dump(mode="json")}
     changes: list[Record] = [{}, {"recipe": recipe | {"epochs": 4}}, {"model": own["model"] | {"softmaxes": 3}}]
     rows = table(STANDARD, *(record("pru-g4", **(own | change), seed=seed) for seed, change in enumerate(changes)))
     assert {row["seed"]: row["preset"] for row in rows if row["seed"] in "012"} == {

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from pydantic import ValidationError
 
-from app.settings import Settings, load_settings
+from app.settings import METRICS_FOLDER, Settings, load_settings
 from model.command_line import errors_in_one_line
 from model.errors import RequestError, TextError
 from model.files import decode_text, read_text
@@ -49,6 +49,8 @@ def main() -> None:
 @cli.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
     """Serve where no command is given."""
+    # One process adds its numbers up by itself; a folder that another program was given is not this one's.
+    os.environ.pop(METRICS_FOLDER, None)
     if context.invoked_subcommand is None:
         serve()
 
@@ -62,7 +64,7 @@ def serve() -> None:
         return
     # Where workers add up their numbers is to be known before the library for them is loaded.
     folder, owner = tempfile.mkdtemp(prefix="pru-metrics-"), os.getpid()
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    os.environ[METRICS_FOLDER] = folder
     try:
         _serve(settings)
     finally:

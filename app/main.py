@@ -1,7 +1,10 @@
 """The application: its routes, and the resources that live from start to stop.
 
 Boundary: puts the parts together. `create_app` opens nothing; the lifespan does, and closes it.
-`uvicorn app.main:create_app --factory` serves by the environment's settings, as `python -m app` does.
+`uvicorn app.main:create_app --factory` serves the same routes by the environment's settings. What belongs to the
+process is then uvicorn's: `PRU_HOST`, `PRU_PORT` and `PRU_WORKERS` do not apply, nor do the limits on heads and on slow
+clients (`app.http_protocol`), the end of a process whose engine died, and the folder in which several workers add up
+their numbers, which `PROMETHEUS_MULTIPROC_DIR` must name.
 """
 
 from __future__ import annotations

@@ -11,12 +11,11 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable with the folder that workers share."""
+from app.settings import METRICS_FOLDER
 
 SECONDS = (
     *(0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1),
@@ -113,14 +112,23 @@ class Metrics:
         """All numbers, and their content type, in the format that a scraper's `Accept` prefers."""
         encode, content_type = choose_encoder(accept)
         registry = self._own
-        if FOLDER in os.environ:
+        if METRICS_FOLDER in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         write: Callable[[CollectorRegistry], bytes] = encode
         return write(registry), content_type
 
 
-def forget(worker: int) -> None:
-    """Take what a process that ended holds at the moment out of the sums; what it has counted stays in them."""
-    if FOLDER in os.environ:
-        mark_process_dead(worker)  # type: ignore[no-untyped-call]
+def write_at(place: int) -> None:
+    """Count on where the worker that had this place before left off, in its files; `Metrics` are made after this.
+
+    Files by the process's id, which is the library's default, would become more with each worker that ends.
+    """
+    if METRICS_FOLDER in os.environ:
+        values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
+
+
+def forget(place: int) -> None:
+    """Take what a worker that ended holds at the moment out of the sums; what it has counted stays in them."""
+    if METRICS_FOLDER in os.environ:
+        mark_process_dead(place)  # type: ignore[no-untyped-call]

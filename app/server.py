@@ -33,7 +33,7 @@ GRACE_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """Marks the service as draining at the first signal, and ends where the engine failed or its parent is gone."""
+    """Says when it begins to drain, and ends where the engine failed or its parent is gone."""
 
     def __init__(
         self, config: uvicorn.Config, lifecycle: Lifecycle, logger: FilteringBoundLogger, worker: Worker | None
@@ -43,19 +43,17 @@ class Server(uvicorn.Server):
         self._logger = logger
         self._worker = worker
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Refuse what is new from here on; what is in flight is finished."""
-        self._lifecycle.draining = True
-        super().handle_exit(sig, frame)
-
     async def on_tick(self, counter: int) -> bool:
         """Whether to end, asked ten times a second."""
         orphan = self._worker is not None and self._worker.is_orphan
         return await super().on_tick(counter) or orphan or self._lifecycle.failure is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener, wait for what is in flight, and end the lifespan."""
+        """Close the listener, refuse what is new, wait for what is in flight, and end the lifespan."""
+        self._lifecycle.draining = True
         self._logger.info("draining")
+        if self._worker is not None:
+            self._worker.tell_leaving()
         await super().shutdown(sockets)
 
 
@@ -69,6 +67,8 @@ def run(settings: Settings, served: ServedModel) -> None:
     host, port = listeners[0].getsockname()[:2]
     logger.info("listening", host=host, port=port, bundle=str(settings.bundle))
     worker = become_worker(listeners, logger, metrics.forget) if len(listeners) > 1 else None
+    if worker:
+        metrics.write_at(worker.place)
     app = create_app(settings, served, logger)
     lifecycle: Lifecycle = app.state.lifecycle
 

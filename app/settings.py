@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import ConfigurationError
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder that workers share for their numbers: no setting, but the library's own."""
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 

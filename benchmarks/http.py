@@ -174,8 +174,10 @@ def main() -> None:
                 if workers == 1:
                     found += rows(server, rounds)
         (Path(name) / "scale").mkdir()
-        found += scale_rows(BUNDLED, Path(name) / "scale", rounds)
-    show("bundled model over HTTP", found, console)
+        rows_of_scale, left_out = scale_rows(BUNDLED, Path(name) / "scale", rounds)
+    show("bundled model over HTTP", found + rows_of_scale, console)
+    for line in left_out:
+        console.print(line)
 
 
 def _mean_batch(server: Server, setup: str) -> Row:

@@ -79,6 +79,11 @@ class Service:
         """POST fields."""
         return httpx2.post(f"{self.url}{path}", json=fields, timeout=PATIENCE)
 
+    def workers(self) -> set[int]:
+        """The processes that it started, and that serve."""
+        pid = self.process.pid
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
     def open_files(self) -> int:
         """Files, sockets and the like that the process holds."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

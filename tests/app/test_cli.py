@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import main
 from model.errors import BundleError
+from tests.app.commands import run
 from tests.app.fakes import CORPUS, fake_model
 from tests.app.serving import serving
 
@@ -20,14 +20,6 @@ def _small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.served_model.open_model", lambda settings: fake_model())
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "dumb")
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Exit status of `python -m app ARGUMENTS`."""
-    monkeypatch.setattr(sys, "argv", ["app", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
 
 
 def test_predict_prints_the_best_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from tests.app.fakes import LogLines
 from tests.app.numbers import number, numbers
-from tests.app.processes import served
+from tests.app.processes import Service, run, served
 from tests.app.serving import serving, until
 from tests.app.talking import append, create, post
 
@@ -123,6 +125,26 @@ def test_prometheus_may_choose_the_format(fresh: TestClient) -> None:
     assert open_metrics.text.endswith("# EOF\n")
 
 
+def test_a_folder_for_numbers_that_another_program_was_given_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    labels = {"method": "POST", "route": "/predict", "status": "200"}
+    with served("-m", "app", threads="1") as service, httpx2.Client() as client:
+        service.wait_until_ready()
+        assert service.ask("/predict", text="the").status_code == 200
+        assert number(client, "pru_requests_total", service.url, **labels) == 1
+    assert run("-m", "app", "predict", "the", threads="1").returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def kill_one(service: Service) -> None:
+    """Kill a worker, and wait for the next in its place."""
+    ready = len(service.events("ready"))
+    os.kill(min(service.workers()), signal.SIGKILL)
+    until(lambda: len(service.events("ready")) > ready)
+
+
 def test_any_of_several_workers_answers_for_all_and_counts_survive_a_worker(tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -137,7 +159,14 @@ def test_any_of_several_workers_answers_for_all_and_counts_survive_a_worker(tmp_
                 with httpx2.Client() as client:
                     assert number(client, "pru_requests_total", service.url, **labels) == 20
                     assert number(client, "pru_requests_inside", service.url) == 0
-            assert len(list(folder.glob("pru-metrics-*/*.db"))) > 2
+            files = sorted(folder.glob("pru-metrics-*/*.db"))
+            assert len(files) > 2
+            for ended in (1, 2):
+                kill_one(service)
+                assert service.ask("/predict", text="the").status_code == 200
+                with httpx2.Client() as client:
+                    assert number(client, "pru_requests_total", service.url, **labels) == 20 + ended
+            assert sorted(folder.glob("pru-metrics-*/*.db")) == files
             service.process.terminate()
             assert service.process.wait(60) == 0
     assert list(folder.iterdir()) == []

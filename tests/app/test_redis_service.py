@@ -11,10 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from benchmarks.redis_server import DURABLE, RedisServer
 from tests.app.processes import served_with
 from tests.app.serving import PATIENCE, until
 from tests.app.sharing import WORDS, post, predictions, two_servers
-from tests.redis_server import DURABLE, RedisServer, redis_server
+from tests.redis_server import redis_server
 
 CLIENTS, APPENDS = 8, 125
 

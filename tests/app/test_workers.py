@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,12 +21,6 @@ from tests.app.serving import PATIENCE, until
 def two_workers() -> AbstractContextManager[Service]:
     """A small model served by two processes."""
     return served("-c", SERVE_SLOWLY, "0", workers="2")
-
-
-def workers_of(service: Service) -> set[int]:
-    """The processes that serve."""
-    pid = service.process.pid
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def connections_taken(service: Service, pid: int) -> int:
@@ -45,7 +40,7 @@ def test_connections_are_spread_over_all_workers() -> None:
         clients = [httpx2.Client() for _ in range(40)]
         for client in clients:
             assert client.post(f"{service.url}/predict", json={"text": "the"}).status_code == 200
-        taken = [connections_taken(service, pid) for pid in workers_of(service)]
+        taken = [connections_taken(service, pid) for pid in service.workers()]
         for client in clients:
             client.close()
     assert sum(taken) == 40
@@ -61,13 +56,13 @@ def test_no_request_is_refused_while_workers_start() -> None:
 def test_a_worker_that_is_killed_is_replaced_and_whatever_connects_meanwhile_is_answered() -> None:
     with two_workers() as service:
         until(lambda: len(service.events("ready")) == 2)
-        before = workers_of(service)
+        before = service.workers()
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
         until(lambda: bool(service.events("a worker ended")))
         statuses = {httpx2.get(f"{service.url}/health/live", timeout=PATIENCE).status_code for _ in range(20)}
         until(lambda: len(service.events("ready")) == 3)
-        after = workers_of(service)
+        after = service.workers()
         [ended] = service.events("a worker ended")
     assert statuses == {200}
     assert (ended["worker"], ended["status"], ended["was_ready"]) == (killed, -signal.SIGKILL, True)
@@ -78,21 +73,21 @@ def test_a_worker_that_is_killed_is_replaced_and_whatever_connects_meanwhile_is_
 def test_a_replacement_that_dies_before_it_is_ready_is_replaced_in_its_turn() -> None:
     with served("-c", SERVE_SLOWLY, "0.1", workers="2") as service:
         until(lambda: len(service.events("ready")) == 2)
-        before = workers_of(service)
+        before = service.workers()
         os.kill(min(before), signal.SIGKILL)
-        until(lambda: len(workers_of(service) - before) == 1)
-        [replacement] = workers_of(service) - before
+        until(lambda: len(service.workers() - before) == 1)
+        [replacement] = service.workers() - before
         os.kill(replacement, signal.SIGKILL)
         until(lambda: len(service.events("ready")) == 3)
         assert [line["was_ready"] for line in service.events("a worker ended")] == [True, False]
-        assert workers_of(service) & before == {max(before)}
+        assert service.workers() & before == {max(before)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_workers_and_the_process_with_status_0(number: signal.Signals) -> None:
     with two_workers() as service:
         until(lambda: len(service.events("ready")) == 2)
-        workers = workers_of(service)
+        workers = service.workers()
         service.process.send_signal(number)
         assert service.process.wait(PATIENCE) == 0
         until(lambda: len(service.events("stopped")) == 2)
@@ -100,6 +95,44 @@ def test_a_signal_ends_all_workers_and_the_process_with_status_0(number: signal.
             httpx2.get(f"{service.url}/health/live")
     assert len(workers) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_a_second_signal_ends_workers_that_hang() -> None:
+    with two_workers() as service:
+        until(lambda: len(service.events("ready")) == 2)
+        workers = service.workers()
+        os.kill(min(workers), signal.SIGSTOP)
+        service.process.terminate()
+        until(lambda: len(service.events("stopped")) == 1)
+        assert service.process.poll() is None
+        service.process.terminate()
+        assert service.process.wait(PATIENCE) == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_a_worker_that_is_told_alone_to_end_leaves_what_is_new_to_the_next_and_finishes_what_it_has() -> None:
+    body = b'{"text": "the"}'
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with two_workers() as service:
+        until(lambda: len(service.events("ready")) == 2)
+        before = service.workers()
+        with socket.create_connection(("127.0.0.1", service.port)) as busy:
+            busy.sendall(head.encode() + body[:5])
+            until(lambda: any(connections_taken(service, pid) for pid in before))
+            [leaving] = [pid for pid in before if connections_taken(service, pid)]
+            os.kill(leaving, signal.SIGTERM)
+            until(lambda: len(service.events("ready")) == 3)
+            assert len(service.workers() - before) == 1
+            statuses = {httpx2.get(f"{service.url}/health/ready", timeout=PATIENCE).status_code for _ in range(20)}
+            assert leaving in service.workers()
+            busy.sendall(body[5:])
+            assert busy.recv(1000).startswith(b"HTTP/1.1 200")
+        until(lambda: leaving not in service.workers())
+        assert statuses == {200}
+        until(lambda: bool(service.events("a worker ended")))
+        assert [line["worker"] for line in service.events("a worker leaves")] == [leaving]
+        assert [line["status"] for line in service.events("a worker ended")] == [0]
+        assert len(service.workers()) == 2
 
 
 def test_workers_end_when_the_process_that_started_them_is_killed() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.redis_server import RedisServer
 from tests.app.sessions.records import Clock
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import redis_server
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from app.errors import StoreError
 from app.sessions.redis import RedisStore
 from app.sessions.sqlite import SQLiteStore
 from app.sessions.store import SessionRecord, StoredAnswer
-from tests.redis_server import RedisServer
+from benchmarks.redis_server import RedisServer
 
 Store = TypeVar("Store", SQLiteStore, RedisStore)
 

@@ -13,11 +13,12 @@ import pytest
 
 from app.sessions import open_store
 from app.sessions.redis import RedisStore
+from benchmarks.redis_server import DURABLE, RedisServer
 from model.errors import ConfigurationError
 from tests.app.sessions.faults import refused
 from tests.app.sessions.proxy import Proxy, proxy_to
 from tests.app.sessions.records import START, TTL, Clock, answer, opened, record, redis_store
-from tests.redis_server import DURABLE, RedisServer, redis_server
+from tests.redis_server import redis_server
 
 pytestmark = pytest.mark.anyio
 

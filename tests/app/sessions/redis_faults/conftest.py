@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from app.sessions.redis import RedisStore
+from benchmarks.redis_server import DURABLE, RedisServer
 from tests.app.sessions.proxy import Proxy, proxy_to
 from tests.app.sessions.records import Clock, redis_store
 from tests.app.sessions.redis_faults.few import TIMEOUT, filled
-from tests.redis_server import DURABLE, RedisServer, redis_server
+from tests.redis_server import redis_server
 
 
 @pytest.fixture

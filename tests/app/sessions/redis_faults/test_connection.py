@@ -10,10 +10,10 @@ import pytest
 
 from app.errors import AnswerExistsError, StoreError
 from app.sessions.redis import RedisStore
+from benchmarks.redis_server import RedisServer
 from tests.app.sessions.proxy import Proxy
 from tests.app.sessions.records import Clock, answer, following, record, redis_store
 from tests.app.sessions.redis_faults.few import SESSIONS, TIMEOUT, assert_it_works_again, filled, refused
-from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 

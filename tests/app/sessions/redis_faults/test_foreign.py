@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from app.sessions.redis import RedisStore
+from benchmarks.redis_server import RedisServer
 from tests.app.sessions.records import Clock, answer, record, redis_store
 from tests.app.sessions.redis_faults.few import SESSIONS, assert_it_works_again, refused
-from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from app.sessions.redis import RedisStore
+from benchmarks.redis_server import RedisServer
 from tests.app.sessions.proxy import Proxy, proxy_to
 from tests.app.sessions.records import START, TTL, Clock, answer, opened, record, redis_store
 from tests.app.sessions.redis_faults.few import SESSIONS, assert_it_works_again, filled, refused
-from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 

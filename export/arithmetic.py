@@ -23,6 +23,8 @@ class StepWeight:
     operands: tuple[str, ...]
     offset: Floats
     bound: float
+    rest: StepWeight | None = None
+    """A second product, of what the first leaves out of x where it rounds."""
 
 
 class Arithmetic(Protocol):
@@ -36,8 +38,13 @@ class Arithmetic(Protocol):
     def product(self, graph: GraphBuilder, x: str, bound: float, name: str, weight: Floats, bias: Floats) -> str:
         """`x [R, n] @ weight [n, c] + bias [c]`, outside the recurrence."""
 
-    def step_weight(self, graph: GraphBuilder, name: str, weight: Floats, bound: float) -> StepWeight:
-        """The constants for products by `weight [g, n, c]` inside the recurrence."""
+    def step_weight(
+        self, graph: GraphBuilder, name: str, weight: Floats, bound: float, *, fine: bool = False
+    ) -> StepWeight:
+        """The constants for products by `weight [g, n, c]` inside the recurrence.
+
+        They are fine where most |x| are far below the bound: a scale for the bound alone would round them too coarsely.
+        """
 
     def step_product(self, graph: GraphBuilder, x: str, weight: StepWeight) -> str:
         """`x [g, B, n] @ weight - offset`, to `[g, B, c]`."""

@@ -73,15 +73,15 @@ def build_head(model: FoldedModel, arithmetic: Arithmetic, store: WeightStore) -
     else:
         likely = graph.op("LogSoftmax", arithmetic.logits(graph, hidden, model.decoder_bias), axis=-1)
     graph.output(likely, "log_probabilities", TensorProto.FLOAT, ["rows", config.vocabulary_size])
-    # The softmaxes of a row are computed together: whoever runs the graph bounds their number, not that of rows.
+    # A row's softmaxes are computed together: whoever runs the graph takes fewer rows at a time.
     return graph.build(**({SOFTMAXES: str(config.softmaxes)} if model.mixture else {}))
 
 
 def _mixed(graph: GraphBuilder, arithmetic: Arithmetic, hidden: str, mixture: FoldedMixture, bias: Floats) -> str:
     """Log-probabilities `[rows, V]` of a mixture of K softmaxes over K latent vectors.
 
-    One product for all of them reads the table once. Only operators whose results do not depend on what shares the
-    batch: not `Log` and `ReduceSum`, which end a run of elements in another way than they begin it.
+    One product for all of them reads the table once. The sum's logarithm is `ReduceLogSum`: of `ReduceSum` and `Log`,
+    the last bit was found to depend on what shares the batch.
     """
     experts, size = mixture.prior.shape[1], len(mixture.prior)
     nothing = np.zeros(experts, np.float32)

@@ -1,8 +1,9 @@
 """The two arithmetics of the graphs: float32, and static int8 whose sums are exact.
 
-Boundary: numbers and the operators that multiply them. Int8 needs no calibration: |h| is below 1 and the table's
-largest entry is known, so every activation has a fixed scale; a weight has one scale a column. Integer sums do not
-depend on their order, and everything else is element-wise, so a result never depends on what shares its batch.
+Boundary: numbers and the operators that multiply them. Int8 needs no calibration: |h| is below 1, a gate below 2 and
+the table's largest entry is known, so every activation has a fixed scale; a weight has one scale a column. Integer
+sums do not depend on their order, and everything else is element-wise, so a result never depends on what shares its
+batch.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Float32:
         """One float product; the bound is not needed."""
         return graph.op("Gemm", x, graph.constant(name, weight), graph.constant(f"{name}.bias", bias))
 
-    def step_weight(self, graph: GraphBuilder, name: str, weight: Floats, bound: float) -> StepWeight:
+    def step_weight(
+        self, graph: GraphBuilder, name: str, weight: Floats, bound: float, *, fine: bool = False
+    ) -> StepWeight:
         """The matrix; its product leaves nothing out."""
         offset = np.zeros((weight.shape[0], weight.shape[2]), np.float32)
         return StepWeight((graph.constant(name, weight),), offset, bound)
@@ -82,7 +85,7 @@ class StaticInt8:
         columns, scale = quantize_columns(table.T)
         self._table = np.ascontiguousarray(columns.T)
         self._table_scale = scale[0]
-        self.table_bound = float((np.abs(self._table).max(axis=1) * self._table_scale).max())
+        self.table_bound = float((np.abs(self._table).max(axis=1) * self._table_scale).max()) or 1.0
 
     def embed(self, graph: GraphBuilder, ids: str) -> str:
         """Rows of the table times their scales."""
@@ -96,25 +99,44 @@ class StaticInt8:
         weights = graph.constant(name, codes), graph.constant(f"{name}.scale", scale[0])
         return self._scaled(graph, x, bound, *weights, graph.constant(f"{name}.bias", bias))
 
-    def step_weight(self, graph: GraphBuilder, name: str, weight: Floats, bound: float) -> StepWeight:
-        """The matrix and a scale a column. The offset is the zero point's share of the sums, with its sign turned."""
+    def step_weight(
+        self, graph: GraphBuilder, name: str, weight: Floats, bound: float, *, fine: bool = False
+    ) -> StepWeight:
+        """The matrix and a scale a column; a fine one has another for what rounding x leaves out."""
         codes, scale = quantize_columns(weight)
-        step = (scale / np.float32(LARGEST / bound)).astype(np.float32)
-        offset = -ZERO * codes.sum(axis=1, dtype=np.int64) * step[:, 0].astype(np.float64)
-        operands = graph.constant(name, codes), graph.constant(f"{name}.scale", step)
-        return StepWeight(operands, offset.astype(np.float32), bound)
+        matrix = graph.constant(name, codes)
+        # Half a step, at most.
+        rest = self._step_weight(graph, matrix, "rest", codes, scale, bound / (2 * LARGEST), None) if fine else None
+        return self._step_weight(graph, matrix, "scale", codes, scale, bound, rest)
 
     def step_product(self, graph: GraphBuilder, x: str, weight: StepWeight) -> str:
         """One integer product a group, of the codes as they are: ONNX Runtime is faster without a zero point."""
-        codes, step = weight.operands
-        sums = graph.op("MatMulInteger", self._codes(graph, x, weight.bound), codes)
-        return graph.op("Mul", graph.op("Cast", sums, to=TensorProto.FLOAT), step)
+        matrix, step = weight.operands
+        codes = self._codes(graph, x, weight.bound)
+        sums = graph.op("MatMulInteger", codes, matrix)
+        product = graph.op("Mul", graph.op("Cast", sums, to=TensorProto.FLOAT), step)
+        if weight.rest is None:
+            return product
+        centred = graph.op("Sub", graph.op("Cast", codes, to=TensorProto.FLOAT), graph.scalar(np.float32(ZERO)))
+        rounded = graph.op("Mul", centred, graph.scalar(np.float32(weight.bound / LARGEST)))
+        return graph.op("Add", product, self.step_product(graph, graph.op("Sub", x, rounded), weight.rest))
 
     def logits(self, graph: GraphBuilder, hidden: str, bias: Floats) -> str:
         """The same table as the embedding's; its transpose is folded when a graph is loaded."""
         table = graph.op("Transpose", graph.constant("table", self._table), perm=[1, 0])
         scale = graph.constant("table.scale", self._table_scale)
         return self._scaled(graph, hidden, 1.0, table, scale, graph.constant("bias", bias))
+
+    @staticmethod
+    def _step_weight(
+        graph: GraphBuilder, matrix: str, kind: str, codes: Int8, scale: Floats, bound: float, rest: StepWeight | None
+    ) -> StepWeight:
+        step = (scale / np.float32(LARGEST / bound)).astype(np.float32)
+        # The zero point's share of the sums, with its sign turned.
+        offset = -ZERO * codes.sum(axis=1, dtype=np.int64) * step[:, 0].astype(np.float64)
+        total = offset if rest is None else offset + rest.offset
+        operands = matrix, graph.constant(f"{matrix}.{kind}", step)
+        return StepWeight(operands, total.astype(np.float32), bound, rest)
 
     def _scaled(self, graph: GraphBuilder, x: str, bound: float, codes: str, scale: str, bias: str) -> str:
         step, zero = graph.scalar(np.float32(bound / LARGEST)), graph.scalar(np.uint8(ZERO))

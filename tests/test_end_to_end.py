@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,13 @@ import pytest
 
 from app.served_model import open_model
 from app.settings import Settings
+from export import cli as export_cli
 from export.exporter import Options, export_bundle
 from model.bundle import Bundle, open_bundle
 from model.checkpoint import load_checkpoint
 from tests.app.serving import serving
 from tests.source import ROOT
+from training import cli as training_cli
 from training.evaluate import evaluate
 
 CHECKPOINT, BUNDLE = ROOT / "checkpoints" / "wikitext-2", ROOT / "bundles" / "wikitext-2"
@@ -76,6 +81,38 @@ def test_perplexity_over_http_is_what_training_evaluates_on_wikitext_2(
 ) -> None:
     lines = (data_dir / "wikitext-2" / "valid.txt").read_text(encoding="utf-8").split("\n")[:300]
     check_against_training(exported, "\n".join(lines) + "\n", precision, tolerance)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, main: Callable[[], None], *arguments: object) -> None:
+    """Run a command as a person does; it must succeed."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+
+
+def test_a_model_with_gates_and_several_softmaxes_answers_what_training_evaluates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, checkpoint, bundle = (tmp_path / name for name in ("data", "checkpoint", "bundle"))
+    data.mkdir()
+    for split, repeats in (("train", 12), ("valid", 1), ("test", 1)):
+        (data / f"{split}.txt").write_text(TEXT * repeats)
+    sizes = ("embedding_size=16", "hidden_size=24", "layers=3", "mogrifier_rounds=4", "softmaxes=3")
+    settings = [argument for size in sizes for argument in ("--set", f"model.{size}")]
+    options = ("--preset", "small", "--epochs", 2, "--out", checkpoint, "--convention", "wikitext", "--min-count", 1)
+    run(monkeypatch, training_cli.main, "train", "--data", data, *options, *settings)
+    text = data / "valid.txt"
+    run(monkeypatch, export_cli.main, "--checkpoint", checkpoint, "--out", bundle, "--text", text, "--threads", 1)
+    capsys.readouterr()
+    run(monkeypatch, training_cli.main, "evaluate", "--checkpoint", checkpoint, "--text", text, "--json")
+    expected = json.loads(capsys.readouterr().out)
+    model = open_bundle(bundle).manifest.model
+    assert (model.mogrifier_rounds, model.softmaxes) == (4, 3)
+    for precision, tolerance in (("float32", 1e-4), ("int8", 4e-3)):
+        answer = asked(bundle, precision, TEXT)
+        assert answer["token_count"] == expected["tokens"]
+        assert answer["perplexity"] == pytest.approx(expected["perplexity"], rel=tolerance)
 
 
 def test_the_bundle_in_the_repository_is_the_checkpoint_in_the_repository(exported: Bundle) -> None:

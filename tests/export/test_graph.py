@@ -8,13 +8,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from export.quantize import Precision
+from model import onnx_model
 from model.config import ModelConfig
-from model.errors import ConfigurationError
+from model.errors import ConfigurationError, EngineError
+from model.onnx_model import HEAD, OnnxModel
 from tests.export.reference import ReferenceModel
 from tests.export.samples import build, config_of, random_ids, random_states, random_weights
 
@@ -109,3 +112,48 @@ def test_graphs_compute_whatever_a_configuration_permits(fields: dict[str, Any])
         assume(False)
     with TemporaryDirectory() as folder:
         assert largest_difference(config, Precision.FLOAT32, Path(folder)) <= 1e-5
+
+
+def test_a_mixture_is_read_so_many_rows_at_a_time_that_all_its_softmaxes_keep_to_the_memory_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(softmaxes=5)
+    monkeypatch.setattr(onnx_model, "HEAD_BYTES", 4 * config.vocabulary_size * 5 * 3)
+    model = build(config, random_weights(config), Precision.FLOAT32, tmp_path)
+    sizes = []
+    run = onnx_model._run
+
+    def counted(session: Any, feeds: dict[str, Any]) -> Any:
+        sizes.append(len(feeds["hidden"]))
+        return run(session, feeds)
+
+    monkeypatch.setattr(onnx_model, "_run", counted)
+    hidden = np.random.default_rng(0).uniform(-1, 1, (7, config.embedding_size)).astype(np.float32)
+    likely = model.log_probabilities(hidden)
+    assert sizes == [3, 3, 1]
+    np.testing.assert_allclose(np.exp(likely.astype(np.float64)).sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "many", "", "12345"])
+def test_a_head_that_says_no_number_of_softmaxes_is_refused(said: str, tmp_path: Path) -> None:
+    config = config_of(softmaxes=2)
+    build(config, random_weights(config), Precision.INT8, tmp_path)
+    head = onnx.load(tmp_path / HEAD, load_external_data=False)
+    head.metadata_props[0].value = said
+    (tmp_path / HEAD).write_bytes(head.SerializeToString())
+    with pytest.raises(EngineError, match=f"the head mixes '{said}' softmaxes; export the bundle again"):
+        OnnxModel(tmp_path.glob("*.onnx"), threads=1)
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_words_that_no_softmax_thinks_likely_keep_finite_log_probabilities(
+    precision: Precision, tmp_path: Path
+) -> None:
+    config = config_of(softmaxes=3)
+    weights = random_weights(config)
+    weights["decoder.bias"][7] = -300
+    model = build(config, weights, precision, tmp_path)
+    hidden = np.random.default_rng(0).uniform(-1, 1, (4, config.embedding_size)).astype(np.float32)
+    expected = ReferenceModel(config, weights).log_probabilities(hidden.astype(np.float64))
+    assert expected[:, 7].max() < -250
+    np.testing.assert_allclose(model.log_probabilities(hidden)[:, 7], expected[:, 7], atol=0.1)

@@ -54,6 +54,31 @@ def test_the_largest_codes_multiply_exactly(rows: int, sign: int, tmp_path: Path
     np.testing.assert_allclose(by_product, sign * inputs, rtol=1e-6)
 
 
+def test_a_fine_product_reads_values_far_below_its_bound(tmp_path: Path) -> None:
+    inputs, outputs, bound = 24, 40, 300.0
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(1, inputs, outputs)).astype(np.float32)
+    x = rng.uniform(-3, 3, (1, 16, inputs)).astype(np.float32)
+    x[0, 0, :2] = bound, -bound
+    arithmetic = StaticInt8(np.ones((2, inputs), np.float32))
+    graph = GraphBuilder("digits", WeightStore("weights.bin"))
+    value = graph.input("x", TensorProto.FLOAT, [1, "rows", inputs])
+    offsets = {}
+    for name, fine in (("coarse", False), ("fine", True)):
+        constants = arithmetic.step_weight(graph, name, weight, bound, fine=fine)
+        offsets[name] = constants.offset
+        product = arithmetic.step_product(graph, value, constants)
+        graph.output(product, f"{name}_product", TensorProto.FLOAT, [1, "rows", outputs])
+    graph._store.write(tmp_path)
+    (tmp_path / "graph.onnx").write_bytes(graph.build().SerializeToString())
+    session = onnxruntime.InferenceSession(tmp_path / "graph.onnx", providers=["CPUExecutionProvider"])
+    coarse, fine = session.run(None, {"x": x})
+    codes, scale = quantize_columns(weight)
+    expected = x.astype(np.float64) @ (codes * scale)
+    assert np.abs(coarse + offsets["coarse"] - expected)[:, 1:].max() > 3
+    assert np.abs(fine + offsets["fine"] - expected).max() < 0.05
+
+
 def test_no_stored_weight_can_saturate_and_the_table_is_stored_once(tmp_path: Path) -> None:
     config = config_of(vocabulary_size=500, embedding_size=64, hidden_size=128)
     build(config, random_weights(config), Precision.INT8, tmp_path)

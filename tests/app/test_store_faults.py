@@ -67,7 +67,9 @@ def check_refused(service: Service, response: httpx2.Response, wrong: str, path:
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert response.json()["detail"] == f"the session store {wrong}; try again later"
-    assert any(line["reason"].startswith(f"{path} {wrong}; ") for line in service.events("the session store failed"))
+    failed = "the session store failed"
+    # What a process printed may be read a moment later than its answer.
+    until(lambda: any(line["reason"].startswith(f"{path} {wrong}; ") for line in service.events(failed)))
     assert service.ask("/predict", text="the").status_code == 200
     assert httpx2.get(f"{service.url}/health/ready").status_code == 200
 

@@ -32,7 +32,7 @@ def together(processes: int, log: Path, *arguments: object) -> list[tuple[int, s
     for process in running:
         process.start()
     for process in running:
-        process.join(30)
+        process.join(60)
         process.kill()
         process.join()
     return [(process.exitcode or 0, (log / str(rank)).read_text()) for rank, process in enumerate(running)]

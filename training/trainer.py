@@ -106,7 +106,9 @@ class Trainer:
         self.parts = Parts(objective, build_optimizer(objective.parameters(), recipe), Average(self.model.parameters()))
         self.objective = world.together(objective)
         if recipe.batch_size % world.size:
-            raise TrainingError(f"a batch of {recipe.batch_size} rows is not divisible by {world.size} processes")
+            raise TrainingError(
+                f"a batch of {recipe.batch_size} rows is not divisible by {world.size} processes; change its size"
+            )
         if world.rank:
             torch.manual_seed(seed + world.rank)  # Masks of its own; the weights are the first process's.
         self.rows = as_rows(context_and_targets(data.train, data.vocabulary.eos_id), recipe.batch_size)

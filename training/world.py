@@ -33,6 +33,7 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     size: int = 1
+    _reduced: list[DistributedDataParallel] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def leads(self) -> bool:
@@ -45,7 +46,19 @@ class World:
 
     def together(self, objective: nn.Module) -> nn.Module:
         """A module whose gradients are the mean over all processes, parameters those of the first."""
-        return objective if self.size == 1 else DistributedDataParallel(objective)
+        if self.size == 1:
+            return objective
+        module = DistributedDataParallel(objective)
+        self._reduced.append(module)
+        return module
+
+    def leave(self) -> None:
+        """Exchange nothing any more."""
+        for module in self._reduced:
+            # If it kept the group alive, it would wait for the group's thread in the end while holding Python's lock,
+            # and that thread may be waiting for the lock to free what was exchanged last.
+            del module.reducer, module.logger
+        dist.destroy_process_group()
 
     def mean(self, value: float) -> float:
         """Mean of a value over all processes; of a yes or no, above 0 where any says yes."""
@@ -96,7 +109,7 @@ def joined(device: Device | None = None) -> Iterator[World]:
     try:
         yield world
     finally:
-        dist.destroy_process_group()
+        world.leave()
 
 
 _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -36,3 +36,23 @@ def page_faults(mode: str) -> int:
 def test_freed_blocks_are_used_again_instead_of_being_mapped_anew() -> None:
     assert page_faults("kept") < 100
     assert page_faults("default") > 100
+
+
+PEAK = """
+import torch
+from training.memory import peak_bytes
+
+before = peak_bytes(torch.device("cpu"))
+block = torch.ones(64 << 20)
+del block
+print(before, peak_bytes(torch.device("cpu")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counted as Linux counts it")
+def test_the_peak_is_of_what_was_used_even_if_it_was_freed_since() -> None:
+    command = [sys.executable, "-c", PEAK]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    # A block of 256 MiB, and little besides, whatever the process of the tests has had.
+    assert 200 << 20 < after - before < 300 << 20

@@ -148,6 +148,9 @@ def test_the_record_says_what_was_trained_and_how(data: Data, tmp_path: Path) ->
     assert record["tokens"]["train"] == len(data.train)
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
     assert record["finished"]
+    assert record["processes"] == 1
+    assert "started_from" not in record
+    assert record["peak_bytes"] > sum(4 * p.numel() for p in model.parameters())
     assert record["versions"]["torch"] == torch.__version__
     assert record["perplexity"]["test"] == evaluate(model, data.valid, vocabulary.eos_id).perplexity
     assert not (tmp_path / "resume.safetensors").exists()
@@ -216,6 +219,66 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data: Data, 
         run.model.embedding.weight[3] = torch.nan
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+ \(epoch 1\)"):
         run.run(Silent())
+
+
+def break_the_loss(run: Trainer, monkeypatch: pytest.MonkeyPatch, step: int, loss: float) -> None:
+    """Make the loss of one update another one."""
+    update = run._update
+
+    def broken(inputs: torch.Tensor, targets: torch.Tensor) -> float:
+        found = update(inputs, targets)
+        return loss if run.position.step + 1 == step else found
+
+    monkeypatch.setattr(run, "_update", broken)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"), [(5.1, r"has exploded to \d+\.\d"), (math.inf, "is inf"), (math.nan, "is nan")]
+)
+def test_a_loss_that_explodes_stops_the_run_with_its_step_and_leaves_the_last_good_checkpoint(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float, said: str
+) -> None:
+    run = trainer(data, tmp_path, recipe())
+    step = run.updates[0] + 3
+    break_the_loss(run, monkeypatch, step, times * math.log(len(data.vocabulary)))
+    kept: dict[str, bytes] = {}
+
+    class Keep(Silent):
+        def stepped(self, position: Position, loss: float, tokens: int) -> None:
+            if position.step == run.updates[0] + 1:
+                kept.update({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+
+    with pytest.raises(
+        TrainingError,
+        match=rf"the loss {said} at step {step} \(epoch 2\); .*; the last good checkpoint is {tmp_path}$",
+    ):
+        run.run(Keep())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    _, _, record = load_checkpoint(tmp_path)
+    assert record["best_epoch"] == 1
+    again = trainer(data, tmp_path, recipe())
+    again.resume()
+    assert again.run(Silent())
+
+
+def test_a_loss_just_below_what_counts_as_exploded_goes_on(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(data, tmp_path, recipe())
+    break_the_loss(run, monkeypatch, 3, 4.9 * math.log(len(data.vocabulary)))
+    assert run.run(Silent())
+
+
+def test_a_run_that_explodes_in_its_first_epoch_claims_no_checkpoint(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(data, tmp_path, recipe())
+    break_the_loss(run, monkeypatch, 3, 1e3)
+    with pytest.raises(
+        TrainingError, match=r"exploded to 1000\.0 at step 3 \(epoch 1\); .*; there is no checkpoint yet$"
+    ):
+        run.run(Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "training.json", "resume.safetensors"])

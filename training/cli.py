@@ -27,13 +27,15 @@ from model.errors import ConfigurationError, TrainingError
 from model.language_model import outline
 from training.analyze_command import analyze_command
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
+from training.data import Data
 from training.evaluate_command import DataOption, evaluate_command
 from training.memory import keep_freed_memory
+from training.observer import Observer
 from training.presets import PRESETS, find_preset
 from training.progress import Observers, TensorBoardObserver, TerminalObserver
 from training.report_command import report_command
 from training.settings import with_settings
-from training.trainer import Data, Observer, Trainer, is_occupied
+from training.trainer import Trainer, is_occupied
 from training.warm_start import warm_start
 from training.world import Device, joined
 

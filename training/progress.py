@@ -1,6 +1,6 @@
 """What a person sees of a training run: a progress bar, a line for every epoch, and TensorBoard's curves.
 
-Boundary: observers (`training.trainer.Observer`) of a run. They decide nothing about it.
+Boundary: observers (`training.observer.Observer`) of a run. They decide nothing about it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.observer import Observer
 from training.resume import Position
-
-if TYPE_CHECKING:
-    from training.trainer import Observer
 
 SMOOTHING = 0.02
 """Weight of the newest update in the running loss."""

@@ -11,11 +11,9 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,19 +23,12 @@ from model.errors import TrainingError
 from model.files import write_json
 from model.language_model import LanguageModel
 from model.machine import processor_name
-from model.vocabulary import Ids, Vocabulary
 from training.averaging import Average, stopped_improving
-from training.batching import (
-    as_rows,
-    context_and_targets,
-    fixed_lengths,
-    partially_shuffled,
-    segments,
-    varied_lengths,
-)
+from training.data import Data, Epochs
 from training.evaluate import evaluate
 from training.memory import peak_bytes
 from training.objective import Objective
+from training.observer import Observer
 from training.recipe import Optimizer, Recipe, build_optimizer, learning_rate
 from training.resume import FILE as RESUME_FILE
 from training.resume import Parts, Position, load_resume, save_resume
@@ -48,37 +39,6 @@ VALIDATION_STREAMS = 16
 """Pieces the validation text is read in after an epoch; the final figure is of one stream."""
 EXPLODED = 5
 """Times the loss of knowing nothing, ln V, from which a loss has exploded."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run reads: ids of each split, and where they come from. There need not be a text to report on."""
-
-    name: str
-    sha256: dict[str, str]
-    vocabulary: Vocabulary
-    train: Ids
-    valid: Ids
-    test: Ids | None
-
-    @property
-    def tokens(self) -> dict[str, int]:
-        """Tokens of each split that there is."""
-        splits = {"train": self.train, "valid": self.valid, "test": self.test}
-        return {split: len(ids) for split, ids in splits.items() if ids is not None}
-
-
-class Observer(Protocol):
-    """Told how a run goes."""
-
-    def started(self, position: Position, updates: int, epochs: int) -> None:
-        """The run begins, or goes on, at `position`; all epochs together have so many updates."""
-
-    def stepped(self, position: Position, loss: float, tokens: int) -> None:
-        """One update was made from `tokens` tokens; `loss` is its mean, in nats."""
-
-    def validated(self, entry: dict[str, Any]) -> None:
-        """An epoch ended; `entry` is its point on the curve."""
 
 
 class Trainer:
@@ -98,7 +58,7 @@ class Trainer:
         world: World = World(),  # noqa: B008 - it is frozen
     ) -> None:
         torch.manual_seed(seed)
-        self.recipe, self.data, self.out, self.half, self.seed, self.world = recipe, data, out, half, seed, world
+        self.recipe, self.data, self.out, self.half, self.world = recipe, data, out, half, world
         self.model = LanguageModel(config, recipe.dropout)
         if start is not None:
             self.model.load_state_dict(start.weights)
@@ -111,10 +71,9 @@ class Trainer:
             )
         if world.rank:
             torch.manual_seed(seed + world.rank)  # Masks of its own; the weights are the first process's.
-        self.rows = as_rows(context_and_targets(data.train, data.vocabulary.eos_id), recipe.batch_size)
-        self.updates = [len(self._lengths(epoch)) for epoch in range(recipe.epochs)]
+        self.epochs = Epochs(data, recipe, seed, world)
         skipped = start.epoch if start is not None else 0
-        self.position = Position(epoch=skipped, step=sum(self.updates[:skipped]))
+        self.position = Position(epoch=skipped, step=sum(self.epochs.updates[:skipped]))
         self.state = self._initial_state()
         self.identity = {
             "preset": preset,
@@ -159,10 +118,10 @@ class Trainer:
             # From here on whatever stops the run leaves something to resume, and a full disk is noticed at once.
             self._save_resume()
         position, epochs = self.position, self.recipe.epochs
-        observer.started(position, sum(self.updates), epochs)
+        observer.started(position, sum(self.epochs.updates), epochs)
         while position.epoch < epochs and not position.ended:
             stopped = self._epoch(observer, should_stop)
-            if position.segment == self.updates[position.epoch]:
+            if position.segment == self.epochs.updates[position.epoch]:
                 observer.validated(self._validate())
             elif not position.curve:
                 self._save_checkpoint()
@@ -172,31 +131,15 @@ class Trainer:
         self._finish()
         return True
 
-    def _lengths(self, epoch: int) -> list[int]:
-        """Steps of each update of an epoch."""
-        steps = self.rows.shape[1] - 1
-        if not self.recipe.variable_bptt:
-            return fixed_lengths(steps, self.recipe.bptt)
-        return varied_lengths(steps, self.recipe.bptt, np.random.default_rng([self.seed, epoch]))
-
-    def _rows_of(self, epoch: int) -> Tensor:
-        """What this process reads of an epoch `[B / processes, n]`."""
-        rows = self.rows
-        if self.recipe.partial_shuffle:
-            # The lengths' generator goes by the epoch too.
-            rows = partially_shuffled(rows, np.random.default_rng([self.seed, epoch, 1]))
-        return self.world.share(rows)
-
     def _epoch(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
         """Read the rest of the epoch, or until asked to stop; whether it was asked to."""
         position = self.position
-        lengths = self._lengths(position.epoch)
         self.model.train()
-        for index, (inputs, targets) in enumerate(segments(self._rows_of(position.epoch), lengths)):
+        for index, (inputs, targets) in enumerate(self.epochs.batches(position.epoch)):
             if index < position.segment:
                 continue
             began = time.perf_counter()
-            self._set_rate(lengths[index])
+            self._set_rate(inputs.shape[1])
             loss = self.world.mean(self._update(inputs, targets))
             self._check(loss)
             tokens = targets.numel() * self.world.size
@@ -212,7 +155,7 @@ class Trainer:
 
     def _set_rate(self, length: int) -> None:
         recipe = self.recipe
-        rate = learning_rate(recipe, self.position.step, sum(self.updates))
+        rate = learning_rate(recipe, self.position.step, sum(self.epochs.updates))
         for group in self.parts.optimizer.param_groups:
             group["lr"] = rate * length / recipe.bptt if recipe.variable_bptt else rate
 

@@ -12,8 +12,8 @@ from model.config import ModelConfig
 from model.conventions import Convention
 from model.dropout import Dropout
 from model.vocabulary import Vocabulary
+from training.data import Data
 from training.recipe import Optimizer, Recipe
-from training.trainer import Data
 
 SENTENCES = [
     "the cat sat on the mat and looked at the dog",

@@ -24,7 +24,7 @@ from training.analysis.coverage import coverage
 from training.analysis.embedding_variance import embedding_variances, variance
 from training.analysis.entropy import CONTEXTS, histogram, next_word_entropies
 from training.analysis.saliency import normalised, saliency
-from training.trainer import Data
+from training.data import Data
 
 MEMORY_OF_ENTROPIES = """
 import resource

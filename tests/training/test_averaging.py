@@ -12,9 +12,10 @@ import torch
 from model.checkpoint import load_checkpoint
 from tests.training.conftest import config, recipe
 from training.averaging import Average, stopped_improving
+from training.data import Data
 from training.recipe import Optimizer
 from training.resume import Position
-from training.trainer import Data, Trainer
+from training.trainer import Trainer
 
 
 @pytest.mark.parametrize(

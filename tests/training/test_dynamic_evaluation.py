@@ -17,9 +17,9 @@ from model.pru import PRUCell
 from model.vocabulary import Ids
 from tests.training.conftest import config
 from training import dynamic_evaluation as dynamic_module
+from training.data import Data
 from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically, gradient_statistics
 from training.evaluate import evaluate
-from training.trainer import Data
 
 Array = npt.NDArray[np.float64]
 

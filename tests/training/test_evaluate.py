@@ -10,8 +10,8 @@ from model.dropout import Dropout
 from model.language_model import LanguageModel
 from tests.training.conftest import config
 from training import evaluate as evaluate_module
+from training.data import Data
 from training.evaluate import evaluate
-from training.trainer import Data
 
 
 def word_by_word(model: LanguageModel, ids: list[int], eos_id: int) -> float:

@@ -20,10 +20,11 @@ from tests.model.faults import Moments, contents, ctrl_c, full_disk, wait_for_no
 from tests.training.conftest import config, recipe
 from training import presets
 from training.cli import main
+from training.data import Data
 from training.presets import Preset
 from training.progress import TerminalObserver
 from training.resume import Position
-from training.trainer import Data, Trainer, is_occupied
+from training.trainer import Trainer, is_occupied
 
 Fault = Callable[[Path, int], AbstractContextManager[Moments]]
 

@@ -10,9 +10,9 @@ from model.errors import ConfigurationError
 from model.language_model import LanguageModel
 from tests.training.conftest import config
 from training import neural_cache as cache_module
+from training.data import Data
 from training.evaluate import evaluate
 from training.neural_cache import NeuralCache, evaluate_with_cache
-from training.trainer import Data
 
 
 @pytest.fixture

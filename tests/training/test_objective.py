@@ -10,10 +10,10 @@ from torch import Tensor
 from model.dropout import Dropout
 from model.language_model import LanguageModel
 from tests.training.conftest import config, recipe
+from training.data import Data
 from training.likelihood import losses, mean_loss
 from training.objective import Objective
 from training.recipe import Recipe
-from training.trainer import Data
 
 NONE = Dropout()
 

@@ -13,10 +13,11 @@ from model.checkpoint import read_record
 from tests.training.conftest import config, recipe
 from training import presets
 from training.cli import main
+from training.data import Data
 from training.presets import Preset
 from training.progress import Observers, TensorBoardObserver
 from training.resume import Position
-from training.trainer import Data, Trainer
+from training.trainer import Trainer
 
 
 class Told:

@@ -10,9 +10,9 @@ from model.errors import ConfigurationError
 from model.language_model import LanguageModel
 from tests.training.conftest import config
 from training import temperature as temperature_module
+from training.data import Data
 from training.evaluate import evaluate
 from training.temperature import HIGHEST, LOWEST, evaluate_at_temperature, tune_temperature
-from training.trainer import Data
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from model.checkpoint import load_checkpoint
 from model.dropout import Dropout
 from model.errors import CorpusError, TrainingError
 from tests.training.conftest import config, recipe
+from training.data import Data
 from training.evaluate import Evaluation, evaluate
 from training.recipe import Optimizer, Recipe
 from training.resume import Position
-from training.trainer import Data, Trainer
+from training.trainer import Trainer
 
 
 class Silent:
@@ -239,13 +240,13 @@ def test_a_loss_that_explodes_stops_the_run_with_its_step_and_leaves_the_last_go
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float, said: str
 ) -> None:
     run = trainer(data, tmp_path, recipe())
-    step = run.updates[0] + 3
+    step = run.epochs.updates[0] + 3
     break_the_loss(run, monkeypatch, step, times * math.log(len(data.vocabulary)))
     kept: dict[str, bytes] = {}
 
     class Keep(Silent):
         def stepped(self, position: Position, loss: float, tokens: int) -> None:
-            if position.step == run.updates[0] + 1:
+            if position.step == run.epochs.updates[0] + 1:
                 kept.update({path.name: path.read_bytes() for path in tmp_path.iterdir()})
 
     with pytest.raises(

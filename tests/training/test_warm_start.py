@@ -17,10 +17,11 @@ from model.errors import TrainingError
 from tests.training.conftest import config, recipe
 from training import presets
 from training.cli import main
+from training.data import Data
 from training.presets import Preset
 from training.recipe import Optimizer, learning_rate
 from training.resume import Position
-from training.trainer import Data, Trainer
+from training.trainer import Trainer
 from training.warm_start import WarmStart, warm_start
 
 ARCHITECTURE = {"embedding_size": 8, "hidden_size": 16, "layers": 2, "groups": 4, "levels": 2}
@@ -80,10 +81,10 @@ def test_the_first_update_is_made_from_the_weights_of_the_checkpoint(data: Data,
     run.run(watch, lambda: True)
 
     model, _, _ = load_checkpoint(tmp_path / "first")
-    rows = run.rows[:, : STILL.bptt + 1]
+    inputs, targets = next(run.epochs.batches(0))
     with torch.no_grad():
-        hidden, _ = model(rows[:, :-1], model.initial_state(len(rows)))
-        likely = model.log_probabilities(hidden).gather(2, rows[:, 1:, None])
+        hidden, _ = model(inputs, model.initial_state(len(inputs)))
+        likely = model.log_probabilities(hidden).gather(2, targets[:, :, None])
     assert watch.losses == [pytest.approx(-likely.mean().item(), rel=1e-5)]
 
 

@@ -7,6 +7,7 @@ final state and gradients), on a CPU too, where `model.recurrence` is faster.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -29,13 +30,16 @@ def grouped_lstm(
     """
     if weight.dim() == 3:
         weight = weight.unsqueeze(1)
-    # What it does to the unit vectors is its matrix, sub-sampling and residual folded in: a few rows beside a batch's.
+    # What it does to the unit vectors is its matrix, sub-sampling and residual folded in. These are N rows: as many as
+    # a batch of 20 x 70 has in the middle layer of the paper's model.
     inputs = x.shape[2]
     unit = torch.cat([torch.eye(inputs, dtype=x.dtype, device=x.device), x.new_zeros(1, inputs)])
     images = from_input(unit)
     offset = images[-1]
     matrix = (images[:-1] - offset).permute(1, 2, 0)
     groups, m = weight.shape[1], weight.shape[2]
+    # Autocast would take float16 for this operator, whatever type it was given.
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     outputs, lasts = [], []
     for j in range(groups):
         part = slice(j * m, (j + 1) * m)
@@ -45,11 +49,14 @@ def grouped_lstm(
             offset[:, part].reshape(-1),
             bias[:, part].reshape(-1),
         ]
-        before = [state[None, :, part].to(x.dtype).contiguous() for state in (h0, c0)]
-        # cuDNN keeps what its backward pass needs where it is told that this is training.
-        y, _, c = torch.lstm(
-            x, before, [p.to(x.dtype) for p in flat], True, 1, 0.0, torch.is_grad_enabled(), False, True
-        )
+        before = [state[None, :, part].to(dtype).contiguous() for state in (h0, c0)]
+        with torch.autocast(x.device.type, enabled=False), warnings.catch_warnings():
+            # The weights are made anew in every call, so they are not in the one block that cuDNN would copy them to.
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk", UserWarning)
+            # cuDNN keeps what its backward pass needs where it is told that this is training.
+            y, _, c = torch.lstm(
+                x.to(dtype), before, [p.to(dtype) for p in flat], True, 1, 0.0, torch.is_grad_enabled(), False, True
+            )
         outputs.append(y)
         lasts.append(c[0])
     return torch.cat(outputs, dim=-1), torch.cat(lasts, dim=-1).to(c0.dtype)

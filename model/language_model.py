@@ -39,7 +39,7 @@ class Decoder(nn.Module):
         if self.softmaxes == 1:
             return hidden.new_zeros(*hidden.shape[:-1], 1), hidden.unsqueeze(-2)
         latent = torch.tanh(self.latent(hidden)).unflatten(-1, (self.softmaxes, -1))
-        return F.log_softmax(self.prior(hidden), dim=-1), latent
+        return _log_softmax(self.prior(hidden)), latent
 
     def forward(self, hidden: Tensor, weight: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities `[..., V]` from hidden `[..., E]` and the embedding's weight `[V, E]`.
@@ -47,10 +47,15 @@ class Decoder(nn.Module):
         A temperature divides the logits; of a mixture, those of each softmax.
         """
         if self.softmaxes == 1:
-            return F.log_softmax(F.linear(hidden, weight, self.bias) / temperature, dim=-1)
+            return _log_softmax(F.linear(hidden, weight, self.bias) / temperature)
         log_weights, latent = self.mixture(hidden)
-        components = F.log_softmax(F.linear(latent, weight, self.bias) / temperature, dim=-1)
+        components = _log_softmax(F.linear(latent, weight, self.bias) / temperature)
         return torch.logsumexp(log_weights.unsqueeze(-1) + components, dim=-2)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Over the last axis, in float32 at least: products may be in half precision, sums of thousands may not."""
+    return F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 class LanguageModel(nn.Module):

@@ -1,4 +1,4 @@
-"""`python -m training train | evaluate | report | presets`: from a corpus to a checkpoint in a terminal.
+"""`python -m training train | evaluate | report | analyze | pack | presets`: from a corpus to a checkpoint.
 
 Boundary: arguments in, lines on the terminal out. Errors of this project end as one line and exit status 2.
 """

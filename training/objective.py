@@ -11,8 +11,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from model.config import ModelConfig
 from model.language_model import LanguageModel
+from training.cross_entropy import ROWS
 from training.likelihood import mean_loss
 from training.recipe import Recipe
 
@@ -32,7 +35,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.recipe = recipe
-        self.past_decoder = PastDecoder(model.config.embedding_size) if recipe.past_decode else None
+        self.past_decoder = PastDecoder(model.config) if recipe.past_decode else None
 
     def forward(self, inputs: Tensor, targets: Tensor, state: Tensor) -> Outcome:
         """Read `inputs [B, T]` from `state [B, S]` and compare with `targets [B, T]`."""
@@ -60,13 +63,23 @@ class PastDecoder(nn.Module):
     Only training has its parameters; a checkpoint does not hold them.
     """
 
-    def __init__(self, embedding_size: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.map = nn.Linear(embedding_size, embedding_size)
+        self.map = nn.Linear(config.embedding_size, config.embedding_size)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
 
     def forward(self, model: LanguageModel, output: Tensor, inputs: Tensor) -> Tensor:
         """Mean cross entropy of the words read, `inputs [B, T]`, given the predictions made from `output [B, T, E]`."""
-        expected = model.log_probabilities(output).exp() @ model.embedding.weight
-        latent = torch.tanh(self.map(expected))
-        logits = F.linear(latent, model.embedding.weight, model.decoder.bias)
-        return F.cross_entropy(logits.flatten(0, 1).float(), inputs.flatten())
+        rows = max(1, ROWS // model.config.softmaxes)
+        # As in `training.likelihood`: the probabilities of all rows would not fit.
+        sums = [
+            checkpoint(self._sum_of_losses, model, hidden, words, use_reentrant=False)
+            for hidden, words in zip(output.flatten(0, 1).split(rows), inputs.flatten().split(rows), strict=True)
+        ]
+        return torch.stack(sums).sum() / inputs.numel()
+
+    def _sum_of_losses(self, model: LanguageModel, hidden: Tensor, words: Tensor) -> Tensor:
+        weight = model.embedding.weight
+        expected = model.log_probabilities(hidden).exp() @ weight
+        logits = F.linear(torch.tanh(self.map(expected)), weight, self.bias)
+        return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), words, reduction="sum")

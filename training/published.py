@@ -117,19 +117,11 @@ ADAPTIVE = (
 
 
 def find_published(preset: str, data: str) -> Published | None:
-    """What the paper reports of a preset on a corpus; none where it reports nothing.
-
-    A preset whose recipe is made for one corpus ends in that corpus's name: `awd-pru-g4-ptb` is `awd-pru-g4` on PTB.
-    """
-    model = _without_corpus(preset, data)
-    return next((entry for entry in PUBLISHED if (entry.preset, entry.data) == (model, data)), None)
+    """What the paper reports of a preset on a corpus; none where it reports nothing."""
+    return next((entry for entry in PUBLISHED if (entry.preset, entry.data) == (preset, data)), None)
 
 
 def find_adaptive(preset: str, data: str, split: str, evaluation: str) -> PublishedAdaptive | None:
     """The same of an adaptive evaluation."""
-    sought = (_without_corpus(preset, data), data, split, evaluation)
+    sought = (preset, data, split, evaluation)
     return next((e for e in ADAPTIVE if (e.preset, e.data, e.split, e.evaluation) == sought), None)
-
-
-def _without_corpus(preset: str, data: str) -> str:
-    return preset.removesuffix(f"-{data}")

@@ -151,9 +151,8 @@ class RunRecord(_Part):
     def repeats(self, other: RunRecord) -> bool:
         """Whether the two runs can differ by their seeds alone (and by the machines they ran on)."""
         return all(
-            getattr(self, field) == getattr(other, field)
-            for field in ("preset", "model", "recipe", "data", "started_from")
-        )
+            getattr(self, field) == getattr(other, field) for field in ("preset", "model", "recipe", "data")
+        ) and (self.started_from and self.started_from.preset) == (other.started_from and other.started_from.preset)
 
 
 def _recurrent_parameters(config: ModelConfig) -> int:

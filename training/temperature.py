@@ -82,7 +82,7 @@ def _derivatives(
     for hidden, targets in read_chunks(model, ids, eos_id, ROWS):
         if model.config.softmaxes == 1:
             logits = F.linear(hidden, model.embedding.weight, model.decoder.bias)
-            sums += _chunk_derivatives(logits, targets, inverse)
+            sums += _chunk_derivatives(logits, targets, inverse).cpu()
         else:
             sums += _mixture_derivatives(model, hidden, targets, inverse)
         advance(len(targets))

@@ -83,6 +83,7 @@ class Trainer:
             "vocabulary": data.vocabulary.identity,
             "seed": seed,
             "processes": world.size,
+            "device": world.device.type,
             **({"started_from": start.record()} if start is not None else {}),
         }
 
@@ -210,6 +211,10 @@ class Trainer:
             self.state = self._initial_state()
             if valid < best:
                 self._save_checkpoint()
+            elif self.world.leads:
+                # The weights stay those of the best epoch, and so does what was measured of them.
+                kept = {name: value for name, value in read_record(self.out).items() if name == "evaluations"}
+                write_json(self.out / RECORD, self._record() | kept)
         self._notice_a_standstill()
         return entry
 
@@ -244,14 +249,15 @@ class Trainer:
         """Measure the best checkpoint, as stored, on one stream of each text, and close the run."""
         if not self.world.leads:
             return
-        model, vocabulary, _ = load_checkpoint(self.out)
+        model, vocabulary, source = load_checkpoint(self.out)
         model.to(self.world.device)
         perplexity = {
             split: evaluate(model, ids, vocabulary.eos_id).perplexity
             for split, ids in (("valid", self.data.valid), ("test", self.data.test))
             if ids is not None
         }
-        write_json(self.out / RECORD, self._record() | {"perplexity": perplexity, "finished": True})
+        kept = {name: value for name, value in source.items() if name == "evaluations"}
+        write_json(self.out / RECORD, self._record() | kept | {"perplexity": perplexity, "finished": True})
         (self.out / RESUME_FILE).unlink(missing_ok=True)
 
     def _save_resume(self) -> None:

@@ -102,6 +102,7 @@ def joined(device: Device | None = None) -> Iterator[World]:
     world = World(torch.device(kind, local) if kind is Device.CUDA else torch.device("cpu"), rank, size)
     if kind is Device.CUDA:
         torch.cuda.set_device(world.device)
+        torch.backends.cudnn.allow_tf32 = False  # What is called float32 is that.
     if size == 1:
         yield world
         return

@@ -117,6 +117,30 @@ def test_nt_asgd_begins_its_mean_after_the_epoch_that_did_not_improve_and_saves_
     assert (record["best_epoch"], len(record["curve"])) == (5, 6)
 
 
+def test_the_record_holds_every_epoch_and_what_was_measured_of_the_best_one(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(optimizer=Optimizer.NT_ASGD, learning_rate=1, epochs=3)
+    run = Trainer(config(data.vocabulary), settings, data, tmp_path, preset="none", seed=5)
+    said = iter([50.0, 60, 61])
+    monkeypatch.setattr(run, "_validation_perplexity", lambda: next(said))
+    measured = [{"data": "x", "evaluation": "static"}]
+    path = tmp_path / "training.json"
+    lengths: list[int] = []
+
+    class Measuring(Recorder):
+        def validated(self, entry: dict[str, Any]) -> None:
+            record = json.loads(path.read_text())
+            lengths.append(len(record["curve"]))
+            if entry["epoch"] == 1:
+                path.write_text(json.dumps(record | {"evaluations": measured}))
+
+    assert run.run(Measuring(run))
+    assert lengths == [1, 2, 3]
+    record = json.loads(path.read_text())
+    assert (record["best_epoch"], record["evaluations"]) == (1, measured)
+
+
 def test_finetuning_averages_from_its_first_update_and_ends_where_validation_stops_improving(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,12 +81,25 @@ def test_past_decoding_adds_the_loss_of_the_word_before_given_the_prediction(dat
         for step in range(7):
             likely = torch.softmax(model.embedding.weight @ hidden[row, step] + model.decoder.bias, 0)
             latent = torch.tanh(decoder.map.weight @ (likely @ model.embedding.weight) + decoder.map.bias)
-            back = torch.log_softmax(model.embedding.weight @ latent + model.decoder.bias, 0)
+            back = torch.log_softmax(model.embedding.weight @ latent + decoder.bias, 0)
             total -= back[inputs[row, step]].item()
     found = objective(inputs, targets, state)
     assert (found.objective - found.loss).item() == pytest.approx(0.1 * total / 21, rel=1e-6)
     found.objective.backward()
     assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+def test_past_decoding_in_chunks_has_the_loss_and_gradients_of_the_whole(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, inputs, targets, state = prepared(data, recipe(dropout=NONE, past_decode=0.1), softmaxes=2)
+    results = []
+    for rows in (4, 512):
+        monkeypatch.setattr("training.objective.ROWS", rows)
+        found = objective(inputs, targets, state)
+        results.append([found.objective, *torch.autograd.grad(found.objective, list(objective.parameters()))])
+    for chunked, whole in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_a_mixtures_loss_and_gradients_are_those_of_its_probabilities_whatever_the_chunks(
@@ -123,5 +136,6 @@ def test_bfloat16_changes_the_loss_by_rounding_alone(data: Data, softmaxes: int)
     rounded = Objective(exact.model.float(), recipe(dropout=NONE, bfloat16=True))
     found = rounded(inputs, targets, state.float())
     found.objective.backward()
-    assert found.loss.item() == pytest.approx(exact(inputs, targets, state.float()).loss.item(), rel=0.02)
+    assert found.loss.dtype == torch.float32
+    assert found.loss.item() == pytest.approx(exact(inputs, targets, state.float()).loss.item(), rel=3e-3)
     assert all(parameter.grad is not None for parameter in rounded.parameters())

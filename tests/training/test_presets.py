@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, Subsampling, Transform
+from model.dropout import Dropout
 from model.language_model import outline
 from model.pru import PRU, PRUCell, PRULayer, unpack
 from training.presets import PRESETS, Preset
@@ -129,5 +130,11 @@ def test_models_of_the_paper_are_trained_as_its_section_says(entry: Any) -> None
     assert (recipe.epochs, recipe.batch_size) == {"ptb": (500, 20), "wikitext-2": (750, 80)}[entry.data]
     finetuned = entry.row.endswith("-finetuned")
     assert recipe.optimizer is (Optimizer.ASGD if finetuned else Optimizer.NT_ASGD)
-    advanced = entry.section is Section.ADVANCED
-    assert bool(recipe.dropout.weight) == bool(recipe.dropout.word) == recipe.dropout.locked == advanced
+    assert recipe.variable_bptt
+    if entry.section is Section.ADVANCED:
+        input_, hidden = {"ptb": (0.4, 0.25), "wikitext-2": (0.65, 0.2)}[entry.data]
+        dropped = Dropout(word=0.1, input=input_, hidden=hidden, output=0.4, weight=0.5, locked=True)
+        assert (recipe.dropout, recipe.activation, recipe.temporal) == (dropped, 2, 1)
+    else:
+        dropped = Dropout(input=0.5, hidden=0.5, output=0.5)
+        assert (recipe.dropout, recipe.activation, recipe.temporal) == (dropped, 0, 0)

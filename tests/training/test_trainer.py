@@ -191,6 +191,14 @@ def test_resuming_with_other_settings_says_what_differs(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_resuming_on_another_kind_of_device_says_what_differs(data: Data, tmp_path: Path) -> None:
+    first = trainer(data, tmp_path, recipe())
+    first.identity["device"] = "cuda"
+    first.run(Silent(), stop_after(2))
+    with pytest.raises(TrainingError, match='device was "cuda" and is now "cpu"'):
+        trainer(data, tmp_path, recipe()).resume()
+
+
 def test_resuming_with_other_data_says_which_split_differs(data: Data, tmp_path: Path) -> None:
     trainer(data, tmp_path, recipe()).run(Silent(), stop_after(2))
     data.sha256["train"] = "1" * 64

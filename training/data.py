@@ -51,6 +51,8 @@ class Epochs:
         self._rows = as_rows(context_and_targets(data.train, data.vocabulary.eos_id), recipe.batch_size)
         self.updates = [len(self.lengths(epoch)) for epoch in range(recipe.epochs)]
         """Batches of each epoch."""
+        self.total = sum(self.updates)
+        """Batches of all epochs."""
 
     def lengths(self, epoch: int) -> list[int]:
         """Steps of each batch of an epoch."""

@@ -6,6 +6,8 @@ goes by `training.cross_entropy`; a mixture of them by the model's own decoder, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -22,13 +24,26 @@ def mean_loss(model: LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:
     weight, bias = model.embedding.weight, model.decoder.bias
     if model.config.softmaxes == 1:
         return tied_cross_entropy(hidden, weight, bias, targets)
+    return mean_of_chunks(_sum_of_losses, model, hidden, targets)
+
+
+def mean_of_chunks(
+    sum_of_losses: Callable[[LanguageModel, Tensor, Tensor], Tensor],
+    model: LanguageModel,
+    hidden: Tensor,
+    words: Tensor,
+) -> Tensor:
+    """Mean of what `sum_of_losses` gives for chunks of `hidden [N, E]` and `words [N]`, to be differentiated.
+
+    What a chunk computes is computed again on the way back: all softmaxes of all rows would not fit.
+    """
+    sums = [checkpoint(sum_of_losses, model, h, word, use_reentrant=False) for h, word in _chunks(model, hidden, words)]
+    return torch.stack(sums).sum() / len(words)
+
+
+def _chunks(model: LanguageModel, hidden: Tensor, words: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     rows = max(1, ROWS // model.config.softmaxes)
-    # What a chunk computes is computed again on the way back: all softmaxes of all rows would not fit.
-    sums = [
-        checkpoint(_sum_of_losses, model, h, target, use_reentrant=False)
-        for h, target in zip(hidden.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.stack(sums).sum() / len(targets)
+    return zip(hidden.split(rows), words.split(rows), strict=True)
 
 
 @torch.no_grad()
@@ -41,8 +56,7 @@ def losses(model: LanguageModel, hidden: Tensor, targets: Tensor, temperature: f
     if model.config.softmaxes == 1:
         # Dividing the rows is dividing their logits, and far less work than dividing the table.
         return negative_log_likelihoods(hidden / temperature, weight, bias / temperature, targets)
-    rows = max(1, ROWS // model.config.softmaxes)
-    chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
+    chunks = _chunks(model, hidden, targets)
     return torch.cat([_losses(model, h, target, temperature).float() for h, target in chunks])
 
 

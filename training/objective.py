@@ -11,12 +11,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from model.config import ModelConfig
 from model.language_model import LanguageModel
-from training.cross_entropy import ROWS
-from training.likelihood import mean_loss
+from training.likelihood import mean_loss, mean_of_chunks
 from training.recipe import Recipe
 
 
@@ -70,13 +68,7 @@ class PastDecoder(nn.Module):
 
     def forward(self, model: LanguageModel, output: Tensor, inputs: Tensor) -> Tensor:
         """Mean cross entropy of the words read, `inputs [B, T]`, given the predictions made from `output [B, T, E]`."""
-        rows = max(1, ROWS // model.config.softmaxes)
-        # As in `training.likelihood`: the probabilities of all rows would not fit.
-        sums = [
-            checkpoint(self._sum_of_losses, model, hidden, words, use_reentrant=False)
-            for hidden, words in zip(output.flatten(0, 1).split(rows), inputs.flatten().split(rows), strict=True)
-        ]
-        return torch.stack(sums).sum() / inputs.numel()
+        return mean_of_chunks(self._sum_of_losses, model, output.flatten(0, 1), inputs.flatten())
 
     def _sum_of_losses(self, model: LanguageModel, hidden: Tensor, words: Tensor) -> Tensor:
         weight = model.embedding.weight

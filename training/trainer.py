@@ -119,7 +119,7 @@ class Trainer:
             # From here on whatever stops the run leaves something to resume, and a full disk is noticed at once.
             self._save_resume()
         position, epochs = self.position, self.recipe.epochs
-        observer.started(position, sum(self.epochs.updates), epochs)
+        observer.started(position, self.epochs.total, epochs)
         while position.epoch < epochs and not position.ended:
             stopped = self._epoch(observer, should_stop)
             if position.segment == self.epochs.updates[position.epoch]:
@@ -156,7 +156,7 @@ class Trainer:
 
     def _set_rate(self, length: int) -> None:
         recipe = self.recipe
-        rate = learning_rate(recipe, self.position.step, sum(self.epochs.updates))
+        rate = learning_rate(recipe, self.position.step, self.epochs.total)
         for group in self.parts.optimizer.param_groups:
             group["lr"] = rate * length / recipe.bptt if recipe.variable_bptt else rate
 
@@ -212,9 +212,7 @@ class Trainer:
             if valid < best:
                 self._save_checkpoint()
             elif self.world.leads:
-                # The weights stay those of the best epoch, and so does what was measured of them.
-                kept = {name: value for name, value in read_record(self.out).items() if name == "evaluations"}
-                write_json(self.out / RECORD, self._record() | kept)
+                self._renew_record()
         self._notice_a_standstill()
         return entry
 
@@ -249,15 +247,14 @@ class Trainer:
         """Measure the best checkpoint, as stored, on one stream of each text, and close the run."""
         if not self.world.leads:
             return
-        model, vocabulary, source = load_checkpoint(self.out)
+        model, vocabulary, _ = load_checkpoint(self.out)
         model.to(self.world.device)
         perplexity = {
             split: evaluate(model, ids, vocabulary.eos_id).perplexity
             for split, ids in (("valid", self.data.valid), ("test", self.data.test))
             if ids is not None
         }
-        kept = {name: value for name, value in source.items() if name == "evaluations"}
-        write_json(self.out / RECORD, self._record() | kept | {"perplexity": perplexity, "finished": True})
+        self._renew_record(perplexity=perplexity, finished=True)
         (self.out / RESUME_FILE).unlink(missing_ok=True)
 
     def _save_resume(self) -> None:
@@ -271,6 +268,11 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         if self.world.leads:
             save_checkpoint(self.out, self.model, self.data.vocabulary, self._record(), half=self.half)
+
+    def _renew_record(self, **more: Any) -> None:
+        """Write the record anew beside weights that stay, and with them what `evaluate --record` measured of them."""
+        kept = {name: value for name, value in read_record(self.out).items() if name == "evaluations"}
+        write_json(self.out / RECORD, self._record() | kept | more)
 
     def _record(self) -> dict[str, Any]:
         position, cuda = self.position, self.world.device.type == "cuda"

@@ -95,7 +95,7 @@ def test_past_decoding_in_chunks_has_the_loss_and_gradients_of_the_whole(
     objective, inputs, targets, state = prepared(data, recipe(dropout=NONE, past_decode=0.1), softmaxes=2)
     results = []
     for rows in (4, 512):
-        monkeypatch.setattr("training.objective.ROWS", rows)
+        monkeypatch.setattr("training.likelihood.ROWS", rows)
         found = objective(inputs, targets, state)
         results.append([found.objective, *torch.autograd.grad(found.objective, list(objective.parameters()))])
     for chunked, whole in zip(*results, strict=True):

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from benchmarks.redis_server import RedisServer, running_redis
+from tests.commands import required
 
 
 @contextmanager
 def redis_server(*options: str) -> Iterator[RedisServer]:
     """A running server. Where there is none to run, the test is skipped, or fails where CI is to have one."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        missing = "needs redis-server (Debian and Ubuntu: apt-get install redis-server)"
-        if os.environ.get("CI"):
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
+    binary = required(shutil.which("redis-server"), "redis-server")
     # Not in pytest's folder, whose path may be longer than that of a socket can be.
     with (
         tempfile.TemporaryDirectory(prefix="redis-") as folder,

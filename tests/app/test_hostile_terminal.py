@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from app.served_model import ServedModel
-from tests.app.commands import only_line, run
+from tests.app.commands import run
 from tests.app.fakes import fake_model
 from tests.app.serving import serving
 from tests.app.test_hostile_requests import CONTROLS, IndifferentEngine, log_probability
+from tests.commands import only_line
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ import pytest
 from model.bundle import sums_of
 from model.vocabulary import Vocabulary
 from tests.app.bundles import export_small_bundle
-from tests.app.commands import only_line, run
+from tests.app.commands import run
 from tests.app.fakes import NumpyEngine, fake_model
 from tests.app.processes import ROOT, environment
+from tests.commands import only_line
 
 SHOW = """
 import sys

@@ -17,6 +17,7 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.conventions import Convention
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
+from tests.commands import exit_status
 from tests.training.conftest import SENTENCES, config
 from training.analysis.attribution import attribute
 from training.analysis.coverage import coverage
@@ -61,10 +62,7 @@ def tags(tmp_path: Path) -> Path:
 
 def analysis(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training analyze` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["training", "analyze", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
+    return exit_status(monkeypatch, main, "analyze", *arguments)
 
 
 def rows(path: Path) -> list[list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from model.dropout import Dropout
+from tests.commands import exit_status
 from training import presets
 from training.cli import main
 from training.presets import Preset
@@ -40,10 +41,7 @@ def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
+    return exit_status(monkeypatch, main, *arguments)
 
 
 def test_train_then_evaluate_gives_the_perplexity_of_the_record(

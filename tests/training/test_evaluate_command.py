@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from model.conventions import Convention
 from model.files import write_json
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
+from tests.commands import exit_status
 from tests.training.conftest import SENTENCES, config
 from training.cli import main
 from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically, gradient_statistics
@@ -37,10 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluation(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training evaluate` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["training", "evaluate", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
+    return exit_status(monkeypatch, main, "evaluate", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from safetensors.numpy import load_file
 
 from model.checkpoint import load_checkpoint, read_record
 from model.errors import TrainingError
+from tests.commands import exit_status
 from tests.model.faults import Moments, contents, ctrl_c, full_disk, wait_for_no_disk
 from tests.training.conftest import config, recipe
 from training import presets
@@ -110,10 +110,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training` with these arguments; what escapes it escapes this too."""
-    monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
+    return exit_status(monkeypatch, main, *arguments)
 
 
 def only_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import exit_status, only_line
 from tests.model.faults import contents
 from tests.training.conftest import recipe
 from training import presets
@@ -54,19 +55,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
-
-
-def only_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a failed command writes."""
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    [line] = printed.err.splitlines()
-    assert line.startswith("error: ")
-    return line
+    return exit_status(monkeypatch, main, *arguments)
 
 
 @NO_TEXT

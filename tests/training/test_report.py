@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import exit_status
 from tests.model.faults import contents
 from tests.source import ROOT
 from tests.training.records import ablation, record, saved
@@ -18,10 +19,7 @@ from training.cli import main
 
 def report(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training report` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["training", "report", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
+    return exit_status(monkeypatch, main, "report", *arguments)
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -1,9 +1,7 @@
-"""The training loop: it learns, it resumes exactly, and it leaves only usable files behind."""
+"""The training loop: it learns, it resumes exactly, and its checkpoint and record are those of the best epoch."""
 
 from __future__ import annotations
 
-import errno
-import itertools
 import json
 import math
 from pathlib import Path
@@ -15,43 +13,13 @@ from safetensors.torch import load_file
 
 from model.checkpoint import load_checkpoint
 from model.dropout import Dropout
-from model.errors import CorpusError, TrainingError
+from model.errors import TrainingError
 from tests.training.conftest import config, recipe
+from tests.training.runs import Silent, stop_after, trainer
 from training.data import Data
 from training.evaluate import Evaluation, evaluate
-from training.recipe import Optimizer, Recipe
-from training.resume import Position
+from training.recipe import Optimizer
 from training.trainer import Trainer
-
-
-class Silent:
-    """An observer that keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.entries: list[dict[str, Any]] = []
-
-    def started(self, position: Position, segments: int, epochs: int) -> None:
-        self.segments = segments
-
-    def stepped(self, position: Position, loss: float, tokens: int) -> None:
-        self.steps.append(position.step)
-
-    def validated(self, entry: dict[str, Any]) -> None:
-        self.entries.append(entry)
-
-
-def trainer(
-    data: Data, out: Path, settings: Recipe, *, preset: str = "none", seed: int = 5, half: bool = False
-) -> Trainer:
-    return Trainer(config(data.vocabulary), settings, data, out, preset=preset, seed=seed, half=half)
-
-
-def stop_after(updates: int) -> Any:
-    """A `should_stop` that becomes true after that many updates."""
-    asked = itertools.count(1)
-    return lambda: next(asked) >= updates
-
 
 AWD: dict[str, Any] = {
     "optimizer": Optimizer.ASGD,
@@ -220,143 +188,3 @@ def test_there_is_nothing_to_resume_in_a_new_folder_or_after_the_end(data: Data,
     assert trainer(data, tmp_path, recipe(epochs=1)).run(Silent())
     with pytest.raises(TrainingError, match="finished run"):
         trainer(data, tmp_path, recipe(epochs=1)).resume()
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data: Data, tmp_path: Path) -> None:
-    run = trainer(data, tmp_path, recipe())
-    with torch.no_grad():
-        run.model.embedding.weight[3] = torch.nan
-    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+ \(epoch 1\)"):
-        run.run(Silent())
-
-
-def break_the_loss(run: Trainer, monkeypatch: pytest.MonkeyPatch, step: int, loss: float) -> None:
-    """Make the loss of one update another one."""
-    update = run._update
-
-    def broken(inputs: torch.Tensor, targets: torch.Tensor) -> float:
-        found = update(inputs, targets)
-        return loss if run.position.step + 1 == step else found
-
-    monkeypatch.setattr(run, "_update", broken)
-
-
-@pytest.mark.parametrize(
-    ("times", "said"), [(5.1, r"has exploded to \d+\.\d"), (math.inf, "is inf"), (math.nan, "is nan")]
-)
-def test_a_loss_that_explodes_stops_the_run_with_its_step_and_leaves_the_last_good_checkpoint(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float, said: str
-) -> None:
-    run = trainer(data, tmp_path, recipe())
-    step = run.epochs.updates[0] + 3
-    break_the_loss(run, monkeypatch, step, times * math.log(len(data.vocabulary)))
-    kept: dict[str, bytes] = {}
-
-    class Keep(Silent):
-        def stepped(self, position: Position, loss: float, tokens: int) -> None:
-            if position.step == run.epochs.updates[0] + 1:
-                kept.update({path.name: path.read_bytes() for path in tmp_path.iterdir()})
-
-    with pytest.raises(
-        TrainingError,
-        match=rf"the loss {said} at step {step} \(epoch 2\); .*; the last good checkpoint is {tmp_path}$",
-    ):
-        run.run(Keep())
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
-    _, _, record = load_checkpoint(tmp_path)
-    assert record["best_epoch"] == 1
-    again = trainer(data, tmp_path, recipe())
-    again.resume()
-    assert again.run(Silent())
-
-
-def test_a_loss_just_below_what_counts_as_exploded_goes_on(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = trainer(data, tmp_path, recipe())
-    break_the_loss(run, monkeypatch, 3, 4.9 * math.log(len(data.vocabulary)))
-    assert run.run(Silent())
-
-
-def test_a_run_that_explodes_in_its_first_epoch_claims_no_checkpoint(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = trainer(data, tmp_path, recipe())
-    break_the_loss(run, monkeypatch, 3, 1e3)
-    with pytest.raises(
-        TrainingError, match=r"exploded to 1000\.0 at step 3 \(epoch 1\); .*; there is no checkpoint yet$"
-    ):
-        run.run(Silent())
-    assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
-
-
-@pytest.mark.parametrize("file", ["model.safetensors", "training.json", "resume.safetensors"])
-def test_a_full_disk_stops_the_run_and_leaves_what_was_saved_before(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
-) -> None:
-    trainer(data, tmp_path, recipe()).run(Silent(), stop_after(20))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    replace = Path.replace
-
-    def full(self: Path, target: Path) -> Path:
-        if target.name == file:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", full)
-    resumed = trainer(data, tmp_path, recipe())
-    resumed.resume()
-    with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
-        resumed.run(Silent())
-    assert (tmp_path / file).read_bytes() == before[file]
-    assert {path.name for path in tmp_path.iterdir()} == before.keys()
-    load_checkpoint(tmp_path)
-    trainer(data, tmp_path, recipe()).resume()
-
-
-@pytest.mark.parametrize("file", ["model.safetensors", "training.json"])
-def test_a_run_cut_off_while_it_first_saves_can_be_resumed(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
-) -> None:
-    replace = Path.replace
-
-    def full(self: Path, target: Path) -> Path:
-        if target.name == file:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", full)
-        with pytest.raises(TrainingError, match="cannot be written"):
-            trainer(data, tmp_path, recipe()).run(Silent())
-    again = trainer(data, tmp_path, recipe())
-    again.resume()
-    assert again.run(Silent())
-
-
-def test_weights_that_stop_being_finite_after_the_last_update_are_never_saved(data: Data, tmp_path: Path) -> None:
-    run = trainer(data, tmp_path, recipe(epochs=1))
-
-    class Poison(Silent):
-        def stepped(self, position: Position, loss: float, tokens: int) -> None:
-            if position.segment == self.segments:
-                with torch.no_grad():
-                    run.model.decoder.bias[0] = torch.nan
-
-    with pytest.raises(TrainingError, match="validation perplexity is nan after epoch 1"):
-        run.run(Poison())
-    saved = load_file(tmp_path / "resume.safetensors")
-    assert all(torch.isfinite(tensor).all() for name, tensor in saved.items() if name.startswith("model."))
-
-
-def test_an_out_folder_that_cannot_be_made_is_refused_before_any_training(data: Data, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    seen = Silent()
-    with pytest.raises(TrainingError, match="cannot be written"):
-        trainer(data, tmp_path / "file", recipe()).run(seen)
-    assert seen.steps == []
-
-
-def test_a_text_too_short_for_the_batch_is_refused(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="too few: they are read in 5000 rows"):
-        trainer(data, tmp_path, recipe(batch_size=5000))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from model.checkpoint import load_checkpoint, pack_checkpoint, read_record, weights_sha256
 from model.dropout import Dropout
 from model.errors import TrainingError
+from tests.commands import exit_status
 from tests.training.conftest import config, recipe
 from training import presets
 from training.cli import main
@@ -169,10 +169,7 @@ def test_a_start_that_was_stopped_is_resumed_from_the_same_weights_only(data: Da
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
+    return exit_status(monkeypatch, main, *arguments)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from model.errors import ConfigurationError
 from tests.app.sessions.faults import refused
 from tests.app.sessions.proxy import Proxy, proxy_to
 from tests.app.sessions.records import START, TTL, Clock, answer, opened, record, redis_store
+from tests.commands import required
 from tests.redis_server import redis_server
 
 pytestmark = pytest.mark.anyio
@@ -159,11 +159,7 @@ async def test_opening_tells_what_redis_is_set_up_to_lose(redis: RedisServer, cl
 async def test_tls_checks_the_certificate_by_the_authority_that_the_address_names(
     redis: RedisServer, clock: Clock, tmp_path: Path
 ) -> None:
-    if shutil.which("openssl") is None:
-        missing = "needs openssl, to make a certificate (Debian and Ubuntu: apt-get install openssl)"
-        if os.environ.get("CI"):
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
+    required(shutil.which("openssl"), "openssl")
     file = tmp_path / "certificate.pem"
     subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(file))

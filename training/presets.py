@@ -87,7 +87,7 @@ _SHORT = Recipe(
 _SMALL_FINETUNING = {
     "learning_rate": 10,
     "decay": 1.0,
-    "epochs": 5,
+    "epochs": 6,
     "dropout": Dropout.standard(0.3),
     "partial_shuffle": True,
 }

@@ -1,0 +1,1 @@
+"""Fused forms of inference on a GPU, each beside its plain reference."""

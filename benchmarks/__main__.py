@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import engine, n_gram, service, training, transformer
+from benchmarks import engine, int8, n_gram, service, training, transformer
 from benchmarks.harness import show
 from export.quantize import Precision
 from model.checkpoint import save_checkpoint
@@ -39,8 +39,12 @@ def main() -> None:
         _save_random(random)
         against_torch = engine.rows(random, graphs, rounds)
         against_gpt2 = transformer.row(graphs / Precision.INT8, folder / "gpt2", rounds)
-        show(RANDOM, [*against_torch, against_gpt2], console)
-        show(BUNDLED, engine.rows(CHECKPOINT, folder / "bundled-graphs", rounds), console)
+        against_itself = int8.rows(random, graphs / Precision.INT8, folder / "random-operators", rounds)
+        show(RANDOM, [*against_torch, *against_itself, against_gpt2], console)
+        bundled = folder / "bundled-graphs"
+        against_torch = engine.rows(CHECKPOINT, bundled, rounds)
+        against_itself = int8.rows(CHECKPOINT, bundled / Precision.INT8, folder / "bundled-operators", rounds)
+        show(BUNDLED, [*against_torch, *against_itself], console)
         show("training of g=4 K=2 M=1400 V=10,000", training.rows(rounds), console)
         show(f"service of the {BUNDLED}", service.rows(folder / "service", BUNDLE, rounds), console)
         title = f"KenLM 5-gram of WikiText-2 and the {BUNDLED}"

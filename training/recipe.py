@@ -37,7 +37,8 @@ class Optimizer(StrEnum):
 class Recipe(BaseModel):
     """Everything that decides a training run besides the architecture, the data and the seed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A record of the run is JSON, which has neither infinity nor NaN.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     optimizer: Optimizer
     learning_rate: float = Field(gt=0)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from training.evaluate import measure_of
 from training.published import ADAPTIVE, PUBLISHED, Published, PublishedAdaptive, Section, find_adaptive
-from training.run_record import EvaluationRecord, RunRecord, by_kind, in_order
+from training.run_record import EvaluationRecord, RunRecord, by_kind
 
 CURVES, LEVELS = "learning_curves.png", "levels_and_groups.png"
 """Names of the pictures that the text shows where they stand beside it."""
@@ -157,21 +157,21 @@ def _perplexities(records: Sequence[RunRecord], entry: Published | None) -> Row:
 
 def _evaluations(records: Sequence[RunRecord]) -> Iterator[str]:
     """A table for each kind of evaluation, so that no two kinds share one."""
-    done: dict[str, list[_Done]] = {entry.evaluation: [] for entry in ADAPTIVE}
-    for record in in_order(records):
-        for evaluation in record.evaluations:
-            done.setdefault(evaluation.evaluation, []).append((record, evaluation))
+    done: dict[str, list[list[_Done]]] = {entry.evaluation: [] for entry in ADAPTIVE}
+    for kind in by_kind(records):
+        for (method, *_), same in _by_question(kind).items():
+            done.setdefault(method, []).append(same)
     yield (
         "Results of `python -m training evaluate`, each kind in a table of its own. All but static ones adapt to the\n"
         "text that they read, or to one set aside: they are not to be compared with static figures."
     )
     for method in sorted(done):
-        reached = [_published(*one) for one in done[method]]
+        reached = [_published(*one) for same in done[method] for one in same]
         missing = [entry for entry in ADAPTIVE if entry.evaluation == method and entry not in reached]
         columns = ["preset", "data", "seed", "tokens", "settings", _words(measure_of(method))]
         if missing or any(reached):
             columns += ["published", "difference"]
-        rows = [_evaluation(*one) for one in done[method]]
+        rows = [row for same in done[method] for row in _evaluation_rows(same)]
         rows += [
             {"preset": entry.preset, "data": f"{entry.data} {entry.split}", "settings": "not run"} | _beside(entry)
             for entry in missing
@@ -186,6 +186,32 @@ def _published(record: RunRecord, evaluation: EvaluationRecord) -> PublishedAdap
     return find_adaptive(record.preset, corpus, split, evaluation.evaluation) if corpus == record.corpus else None
 
 
+def _by_question(kind: Sequence[RunRecord]) -> dict[tuple[str, str, bool], list[_Done]]:
+    """What runs that repeat one another were asked: how, of which text, and whether they had finished."""
+    questions: dict[tuple[str, str, bool], list[_Done]] = {}
+    for record in kind:
+        for evaluation in record.evaluations:
+            asked = evaluation.evaluation, evaluation.data, record.finished
+            questions.setdefault(asked, []).append((record, evaluation))
+    return questions
+
+
+def _evaluation_rows(same: Sequence[_Done]) -> Iterator[Row]:
+    """A row for every answer to one question, and one for the mean over seeds, whose settings each may have tuned."""
+    yield from (_evaluation(*one) for one in same)
+    seeds = {record.seed for record, _ in same}
+    if 1 < len(seeds) == len(same):
+        record, evaluation = same[0]
+        figures = [each.figure for _, each in same]
+        yield {
+            "preset": record.preset,
+            "data": evaluation.data,
+            "seed": f"mean of {len(same)} runs",
+            _words(measure_of(evaluation.evaluation)): _figure(figures),
+            **_beside(_published(record, evaluation), figures),
+        }
+
+
 def _evaluation(record: RunRecord, evaluation: EvaluationRecord) -> Row:
     return {
         "preset": record.preset if record.finished else f"{record.preset}, not finished",
@@ -194,16 +220,16 @@ def _evaluation(record: RunRecord, evaluation: EvaluationRecord) -> Row:
         "tokens": f"{evaluation.tokens:,}",
         "settings": ", ".join(f"{_words(name)} {value}" for name, value in evaluation.parameters.items()) or NONE,
         _words(measure_of(evaluation.evaluation)): f"{evaluation.figure:.2f}",
-        **_beside(_published(record, evaluation), evaluation.figure),
+        **_beside(_published(record, evaluation), [evaluation.figure]),
     }
 
 
-def _beside(entry: PublishedAdaptive | None, ours: float | None = None) -> Row:
+def _beside(entry: PublishedAdaptive | None, ours: Sequence[float] = ()) -> Row:
     """The published figure, if any, and the difference of ours, if any."""
     if entry is None:
         return {}
     row = {"published": f"{entry.perplexity:.2f}"}
-    return row if ours is None else row | {"difference": _difference([ours], entry.perplexity)}
+    return row | {"difference": _difference(ours, entry.perplexity)} if ours else row
 
 
 def _figure(values: Sequence[float]) -> str:

@@ -1,7 +1,10 @@
 """Learning rates by hand, and the optimisers they drive."""
 
+import math
+
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.training.conftest import recipe
 from training.recipe import Optimizer, build_optimizer, learning_rate
@@ -30,3 +33,11 @@ def test_a_recipe_builds_its_optimizer(kind: str, expected: type[torch.optim.Opt
     optimizer = build_optimizer(torch.nn.Linear(2, 2).parameters(), recipe(optimizer=kind, weight_decay=0.1))
     assert type(optimizer) is expected
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"learning_rate": math.inf}, {"betas": (0.9, math.nan)}, {"past_decode": math.inf}]
+)
+def test_a_recipe_holds_finite_numbers_alone(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        recipe(**changes)

@@ -244,6 +244,22 @@ def test_every_kind_of_evaluation_has_a_table_and_a_measure_of_its_own() -> None
     assert [(row["data"], row["perplexity"]) for row in static] == [(r"a\|b.txt", "321.00")]
 
 
+def test_the_same_evaluation_of_several_seeds_has_a_mean_with_its_deviation() -> None:
+    def run(seed: int, perplexity: float, data: str = "ptb test") -> Record:
+        done = {"data": data, "tokens": 82430, "evaluation": "dynamic", "parameters": {"bptt": 5}}
+        return record(seed=seed, evaluations=[done | {"dynamic_perplexity": perplexity}])
+
+    found = tables(results(read(run(1, 55.0), run(2, 56.0), run(3, 58.0), run(4, 70.0, "ptb valid"))))
+    rows = [row for row in found["Dynamic evaluation"] if row["preset"] == "pru-g4"]
+    assert [(row["seed"], row["data"], row["dynamic perplexity"], row["difference"]) for row in rows] == [
+        ("1", "ptb test", "55.00", "-0.23"),
+        ("2", "ptb test", "56.00", "+0.77"),
+        ("3", "ptb test", "58.00", "+2.77"),
+        ("mean of 3 runs", "ptb test", "56.33 ± 1.53", "+1.10"),
+        ("4", "ptb valid", "70.00", "–"),
+    ]
+
+
 def test_adaptive_figures_are_in_no_table_of_static_ones() -> None:
     found = tables(results(read(record(evaluations=EVALUATIONS))))
     adaptive = {"55.00", "55.23", "57.50", "58.79", "59.25"}

@@ -88,6 +88,22 @@ def test_tuning_takes_few_readings_of_the_text(data: Data, model: LanguageModel)
     assert 2 * len(data.valid) <= sum(read) <= 8 * len(data.valid)
 
 
+def test_beginning_with_a_part_of_the_text_finds_the_same_and_reads_the_whole_less_often(
+    data: Data, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = {}
+    tuned = {}
+    for sample in (len(data.valid), len(data.valid) // 3):
+        monkeypatch.setattr(temperature_module, "SAMPLE", sample)
+        chunks: list[int] = []
+        tuned[sample] = tune_temperature(model, data.valid, data.vocabulary.eos_id, advance=chunks.append)
+        readings[sample] = chunks.count(len(data.valid))
+    whole, part = tuned.values()
+    assert part == pytest.approx(whole, rel=1e-3)
+    of_whole, of_part = readings.values()
+    assert 1 <= of_part < of_whole
+
+
 @pytest.mark.parametrize(("sign", "bound"), [(1, LOWEST), (-1, HIGHEST)])
 def test_a_model_that_is_always_right_or_always_wrong_gets_the_nearest_temperature_allowed(
     data: Data, sign: int, bound: float

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.metrics import Metrics
+from app.pace import Pace
 from app.reading import Reading, Result, advance
 from model.errors import EngineError
 
@@ -35,9 +36,6 @@ ALONE_SECONDS = 0.03
 """The same while nothing urgent has come for `QUIET_SECONDS`: longer calls do far more in their time."""
 QUIET_SECONDS = 1.0
 TURNS = 4
-WIDE = 32
-"""Rows from which a batch gains more by more steps than by more rows."""
-MOST_ROWS = 256
 CROWD = 8
 """Requests at once from which a call waits for others to join it, until three quarters of them have come."""
 GATHER_SECONDS = (0.001, 0.012)
@@ -57,38 +55,6 @@ class _Ticket:
         self.future: asyncio.Future[Result] = loop.create_future()
         self.dropped = False
         self.arrived = perf_counter()
-
-
-class _Pace:
-    """How many rows fit into a call of each length that is to take `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.rows: dict[int, float] = {}
-
-    def begin(self, length: int, seconds: float) -> None:
-        """Take a length for what one row of it took, or leave it out if that is too long: none or one always goes."""
-        if seconds <= self.seconds or length <= 1:
-            self.rows[length] = max(1.0, self.seconds / seconds)
-
-    def length(self, waiting: Sequence[_Ticket]) -> int:
-        """Steps of the next call: the longest that the oldest reading can go and that leaves room for all like it."""
-        left = waiting[0].reading.left
-        if not left:
-            return 0
-        lengths = [length for length in sorted(self.rows, reverse=True) if 0 < length <= left]
-        for length in lengths:
-            alike = sum(ticket.reading.left >= length for ticket in waiting)
-            if self.rows[length] >= min(alike, WIDE):
-                return length
-        return lengths[-1]
-
-    def learn(self, length: int, rows: int, seconds: float) -> None:
-        """Let fewer rows into the next call of a length where one took too long, a few more where one was full."""
-        if seconds > self.seconds:
-            self.rows[length] = max(1.0, rows * max(0.7, self.seconds / seconds))
-        elif rows >= int(self.rows[length]):
-            self.rows[length] = min(MOST_ROWS, self.rows[length] * 1.1)
 
 
 Outcome = tuple[_Ticket, Result | Exception]
@@ -119,7 +85,7 @@ class Scheduler:
         self._patient: deque[_Ticket] = deque()
         self._turn = 0
         self._engine: Engine
-        self._hurried, self._alone = _Pace(CHUNK_SECONDS), _Pace(ALONE_SECONDS)
+        self._hurried, self._alone = Pace(CHUNK_SECONDS), Pace(ALONE_SECONDS)
         self._last_urgent = 0.0
         self._patience = GATHER_SECONDS[0]
         self._unwaited = 0
@@ -275,7 +241,7 @@ class Scheduler:
             if ticket.reading.done == length:
                 metrics.queue_seconds.observe(began - ticket.arrived)
 
-    def _next_batch(self, queue: deque[_Ticket], pace: _Pace) -> tuple[list[_Ticket], int]:
+    def _next_batch(self, queue: deque[_Ticket], pace: Pace) -> tuple[list[_Ticket], int]:
         """Take a batch off a queue, the oldest reading first, and the steps that all of it can go (0: none is left)."""
         waiting = [ticket for ticket in queue if not ticket.dropped]
         self.metrics.queued.observe(len(waiting))
@@ -283,7 +249,7 @@ class Scheduler:
         queue.clear()
         if not waiting:
             return [], 0
-        length = pace.length(waiting)
+        length = pace.length([ticket.reading.left for ticket in waiting])
         rows = int(pace.rows[length])
         batch: list[_Ticket] = []
         for ticket in waiting:

@@ -138,27 +138,6 @@ async def test_urgent_readings_go_first_and_patient_ones_get_their_turn() -> Non
     assert done.count("urgent") == 6
 
 
-def test_a_call_that_takes_too_long_lets_fewer_rows_into_the_next() -> None:
-    pace = scheduler_module._Pace(0.004)
-    pace.rows = {1: 40.0}
-    pace.learn(1, 40, 0.008)
-    assert pace.rows[1] == pytest.approx(28.0)
-    pace.learn(1, 28, 0.002)
-    assert pace.rows[1] == pytest.approx(30.8)
-    pace.learn(1, 3, 0.002)
-    assert pace.rows[1] == pytest.approx(30.8)
-    for _ in range(50):
-        pace.learn(1, 1, 1.0)
-    assert pace.rows[1] == 1.0
-
-
-def test_a_length_whose_single_row_takes_too_long_is_left_out_but_for_one_step() -> None:
-    pace = scheduler_module._Pace(0.004)
-    for length, seconds in ((32, 0.006), (16, 0.004), (4, 0.001), (1, 0.005), (0, 0.009)):
-        pace.begin(length, seconds)
-    assert pace.rows == {16: 1.0, 4: 4.0, 1: 1.0, 0: 1.0}
-
-
 async def test_calls_are_long_only_while_nothing_urgent_comes() -> None:
     gate = Gate()
     engine = NumpyEngine(SIZE, before=gate)

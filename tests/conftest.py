@@ -9,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from app.engines.probes import find_device
+from model.errors import EngineError
+
 # Models of a few hundred numbers: a second thread would only wait for the first, and longer on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Some tests import ONNX Runtime themselves; `model.onnx_model` says what it would do.
@@ -40,8 +43,23 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def _gpu(request: pytest.FixtureRequest) -> None:
+    """Skips where there is no GPU, and fails where tests on one were asked for."""
+    try:
+        find_device()
+    except EngineError as error:
+        asked = request.config.option.markexpr == "gpu"
+        (pytest.fail if asked else pytest.skip)(str(error))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses `data_dir`, so that `-m data` and `-m "not data"` select by what a test needs."""
+    """Mark every test that uses `data_dir`, so that `-m data` and `-m "not data"` select by what a test needs.
+
+    A test that is marked `gpu` uses `_gpu`.
+    """
     for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("gpu"):
+            item.fixturenames.insert(0, "_gpu")
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker("data")

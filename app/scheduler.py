@@ -24,7 +24,7 @@ import numpy as np
 
 from app.metrics import Metrics
 from app.reading import Reading, Result, advance
-from model.errors import EngineError
+from model.errors import EngineError, EngineMemoryError
 
 if TYPE_CHECKING:
     from app.engines.base import Engine
@@ -89,6 +89,10 @@ class _Pace:
             self.rows[length] = max(1.0, rows * max(0.7, self.seconds / seconds))
         elif rows >= int(self.rows[length]):
             self.rows[length] = min(MOST_ROWS, self.rows[length] * 1.1)
+
+    def retreat(self, length: int, rows: int) -> None:
+        """Let half as many rows into the next call of a length where there was no memory for so many."""
+        self.rows[length] = max(1.0, rows / 2)
 
 
 Outcome = tuple[_Ticket, Result | Exception]
@@ -255,6 +259,8 @@ class Scheduler:
         except Exception as error:
             # Whatever it is, it takes the readings in this call along, and no others.
             outcomes = [(ticket, error) for ticket in batch]
+            if isinstance(error, EngineMemoryError):
+                pace.retreat(length, len(batch))
         else:
             self._note(batch, length, began)
             pace.learn(length, len(batch), clock() - work_began)

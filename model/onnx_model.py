@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model import ranking
-from model.errors import EngineError
+from model.errors import EngineError, EngineMemoryError
 
 # Unless told not to before it is imported, ONNX Runtime gives the machine an id and reports its use to its makers.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -217,7 +217,7 @@ def runtime_error(error: Exception) -> EngineError:
     """What is raised where a run of a loaded graph fails: that run is lost, and the next one may succeed."""
     text = _first_line(error)
     if isinstance(error, MemoryError) or "allocate memory" in text:
-        return EngineError(f"memory is full: send fewer texts at once, or free some for the engine ({text})")
+        return EngineMemoryError(f"memory is full: free some for the engine, or send fewer texts at once ({text})")
     return EngineError(f"ONNX Runtime failed while running the model: {text}")
 
 

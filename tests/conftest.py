@@ -43,23 +43,18 @@ def data_dir() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def _gpu(request: pytest.FixtureRequest) -> None:
-    """Skips where there is no GPU, and fails where tests on one were asked for."""
-    try:
-        find_device()
-    except EngineError as error:
-        asked = request.config.option.markexpr == "gpu"
-        (pytest.fail if asked else pytest.skip)(str(error))
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where there is no GPU, skip a test that is marked `gpu`; fail it where `-m gpu` asked for such tests."""
+    if item.get_closest_marker("gpu"):
+        try:
+            find_device()
+        except EngineError as error:
+            asked = item.config.option.markexpr == "gpu"
+            (pytest.fail if asked else pytest.skip)(str(error))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses `data_dir`, so that `-m data` and `-m "not data"` select by what a test needs.
-
-    A test that is marked `gpu` uses `_gpu`.
-    """
+    """Mark every test that uses `data_dir`, so that `-m data` and `-m "not data"` select by what a test needs."""
     for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("gpu"):
-            item.fixturenames.insert(0, "_gpu")
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker("data")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from export.quantize import Precision
 from model import onnx_cuda_model, onnx_model
-from model.errors import EngineError
+from model.errors import EngineError, EngineMemoryError
 from model.onnx_cuda_model import OnnxCudaModel
 from model.onnx_model import OnnxModel
 from tests.export.samples import build, config_of, random_ids, random_states, random_weights
@@ -91,7 +91,7 @@ def test_a_run_that_finds_memory_full_is_an_error_and_the_next_one_works(
 
     with monkeypatch.context() as patch:
         patch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", full)
-        with pytest.raises(EngineError, match=r"^memory is full: send fewer texts at once.*size 4294967296\)$"):
+        with pytest.raises(EngineMemoryError, match=r"^memory is full: free some .*size 4294967296\)$"):
             agree(models, [3, 3])
     agree(models, [3, 3])
 

@@ -256,11 +256,16 @@ class Scheduler:
         work_began = clock()
         try:
             results = advance(self._engine, [ticket.reading for ticket in batch], length)
+        except EngineMemoryError as error:
+            # No reading has moved. Half of them may fit; one alone that does not is lost.
+            pace.retreat(length, len(batch))
+            if len(batch) > 1:
+                queue.extendleft(reversed(batch))
+            else:
+                outcomes = [(batch[0], error)]
         except Exception as error:
             # Whatever it is, it takes the readings in this call along, and no others.
             outcomes = [(ticket, error) for ticket in batch]
-            if isinstance(error, EngineMemoryError):
-                pace.retreat(length, len(batch))
         else:
             self._note(batch, length, began)
             pace.learn(length, len(batch), clock() - work_began)

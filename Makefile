@@ -5,15 +5,18 @@ PYTHON ?= python3
 PORT ?= $(or $(PRU_PORT),8000)
 
 VENV := .venv
-PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet
-COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+OWN := $(VENV)/bin/python
+PY := $(OWN)
+# `make test-gpu PY=python3` runs in an environment that is there already, and sets none up.
+DEV := $(if $(filter $(OWN),$(PY)),$(VENV)/.dev)
+PIP := $(OWN) -m pip --disable-pip-version-check install --quiet
+COMPILE := $(OWN) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
 	--custom-compile-command "make lock" pyproject.toml
 
 # ONNX Runtime would report its use to its makers.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help serve test check format bench bench-http lock clean
+.PHONY: help serve test test-gpu check format bench bench-gpu bench-http lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +26,9 @@ serve: $(VENV)/.serve ## serve the bundled model on 127.0.0.1:8000 (PORT= change
 
 test: $(VENV)/.dev ## run the tests (ARGS="tests/model -k sequence" chooses)
 	$(PY) -m pytest $(ARGS)
+
+test-gpu: $(DEV) ## run the tests that need a GPU (PY=python3 names an interpreter with its packages)
+	$(PY) -m pytest -m gpu --durations=10 --junit-xml=test-gpu.xml $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting and types
 	$(PY) -m ruff check .
@@ -36,29 +42,33 @@ format: $(VENV)/.dev ## mend what can be mended of lint and formatting
 bench: $(VENV)/.dev ## measure (ARGS= goes to the benchmarks)
 	$(PY) -m benchmarks $(ARGS)
 
+bench-gpu: $(DEV) ## measure every engine on a GPU (PY= as above; ARGS= goes to the benchmarks)
+	$(PY) -m benchmarks.gpu $(ARGS)
+
 bench-http: $(VENV)/.dev ## measure the service under load over real sockets
 	$(PY) -m benchmarks.http $(ARGS)
 
-lock: | $(PY) ## write the lock files anew from pyproject.toml; delete one first to let its versions move
+lock: | $(OWN) ## write the lock files anew from pyproject.toml; delete one first to let its versions move
 	$(PIP) 'uv>=0.9'
 	$(COMPILE) --extra cpu --output-file requirements/cpu.lock
 	$(COMPILE) --extra cpu --extra train --extra dev --constraint requirements/cpu.lock --output-file requirements/dev.lock
+	$(COMPILE) --extra gpu --constraint requirements/dev.lock --output-file requirements/gpu.lock
 
 clean: ## remove the virtual environment and every cache
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist test-gpu.xml .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Order-only prerequisites: the interpreter's own time of change says nothing about what is installed.
-$(PY):
+$(OWN):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed and $(PYTHON) is {sys.version.split()[0]}; name a newer one, for example PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.serve: requirements/cpu.lock | $(PY)
+$(VENV)/.serve: requirements/cpu.lock | $(OWN)
 	@echo "Setting up $(VENV) for serving (once; about 200 MB)"
 	$(PIP) --requirement $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock | $(PY)
+$(VENV)/.dev: requirements/dev.lock | $(OWN)
 	@echo "Setting up $(VENV) for training and tests (once; torch is large and can take minutes)"
 	$(PIP) --requirement $<
 	@touch $@

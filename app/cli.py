@@ -1,4 +1,4 @@
-"""The command line: `python -m app [serve | predict TEXT | score FILE]`.
+"""The command line: `python -m app [serve | predict TEXT | score FILE | engines]`.
 
 Boundary: arguments in, tables or JSON out. Every error of the project is one line on standard error and exit status 2.
 What a command does not need is not imported: `predict` and `score` run without FastAPI.
@@ -118,6 +118,18 @@ def score(
         terminal.show_score(scored[0], service, as_json=json)
 
     ask(work)
+
+
+@cli.command()
+def engines(json: Json = False) -> None:
+    """Show which engines can run the bundle on this machine, and what the others lack."""
+    from app import terminal  # noqa: PLC0415
+    from app.engines.choice import offers  # noqa: PLC0415
+    from model.bundle import open_bundle  # noqa: PLC0415
+
+    settings = load_settings()
+    bundle = open_bundle(settings.bundle)
+    terminal.show_engines(bundle.manifest.name, offers(bundle, settings.engine, settings.precision), as_json=json)
 
 
 def _text_of(file: Path) -> str:

@@ -44,3 +44,7 @@ class Pace:
             self.rows[length] = max(1.0, rows * max(0.7, self.seconds / seconds))
         elif rows >= int(self.rows[length]):
             self.rows[length] = min(MOST_ROWS, self.rows[length] * 1.1)
+
+    def retreat(self, length: int, rows: int) -> None:
+        """Let half as many rows into the next call of a length where there was no memory for so many."""
+        self.rows[length] = max(1.0, rows / 2)

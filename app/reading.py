@@ -1,6 +1,7 @@
 """One sequence being read, and one call of the engine for several of them.
 
-Boundary: packed states, ids and arrays; synchronous. Which readings share a call is `app.scheduler`'s business.
+Boundary: packed states, ids and arrays; synchronous. Which readings share a call is `app.scheduler`'s business. What an
+engine gives is checked here to be numbers, so that a NaN becomes an error and never an answer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.scoring import Floats, Ids, Likeliest, Scores
+from model.errors import EngineError
 from model.ranking import rank, top_k
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def advance(engine: Engine, readings: Sequence[Reading], length: int) -> list[Re
     vectors = start
     if length:
         ids = np.stack([reading.ids[reading.done : reading.done + length] for reading in readings])
-        hidden, after = engine.advance(ids, np.full(len(readings), length, np.int32), before)
+        hidden, after = map(_numbers, engine.advance(ids, np.full(len(readings), length, np.int32), before))
         vectors = np.concatenate([start, hidden], axis=1)
     likely = _read_out(engine, readings, vectors)
     results: list[Result | None] = []
@@ -117,10 +119,10 @@ def _read_out(engine: Engine, readings: Sequence[Reading], vectors: Floats) -> d
         rows, steps, _ = np.array(places).T
         targets = np.array([readings[row].targets[position] for row, _, position in places], np.int32)
         values, ranks = engine.score(vectors[rows, steps], targets)
-        for (row, _, position), value, found in zip(places, values, ranks, strict=True):
+        for (row, _, position), value, found in zip(places, _numbers(values), ranks, strict=True):
             readings[row].scores.log_probabilities[position] = value
             readings[row].scores.ranks[position] = found
-    return dict(zip(ends, engine.log_probabilities(vectors[ends, -1]), strict=True)) if ends else {}
+    return dict(zip(ends, _numbers(engine.log_probabilities(vectors[ends, -1])), strict=True)) if ends else {}
 
 
 def _read_out_together(
@@ -135,7 +137,7 @@ def _read_out_together(
     if not wanted:
         return {}
     rows, steps = np.array(wanted).T
-    likely = engine.log_probabilities(vectors[rows, steps])
+    likely = _numbers(engine.log_probabilities(vectors[rows, steps]))
     for (row, _, position), values in zip(places, likely, strict=False):
         reading = readings[row]
         target = int(reading.targets[position])
@@ -145,6 +147,13 @@ def _read_out_together(
             best = top_k(values, reading.top)
             reading.likeliest.ids[position], reading.likeliest.log_probabilities[position] = best
     return dict(zip(ends, likely[len(places) :], strict=True))
+
+
+def _numbers(values: Floats) -> Floats:
+    """`values`; `EngineError` where one is NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise EngineError("the engine computed NaN or infinity; its artefact or its device is damaged")
+    return values
 
 
 def _hidden_of(states: Floats, size: int) -> Floats:

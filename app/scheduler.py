@@ -25,7 +25,7 @@ import numpy as np
 from app.metrics import Metrics
 from app.pace import Pace
 from app.reading import Reading, Result, advance
-from model.errors import EngineError
+from model.errors import EngineError, EngineMemoryError
 
 if TYPE_CHECKING:
     from app.engines.base import Engine
@@ -218,6 +218,13 @@ class Scheduler:
         work_began = clock()
         try:
             results = advance(self._engine, [ticket.reading for ticket in batch], length)
+        except EngineMemoryError as error:
+            # No reading has moved. Half of them may fit; one alone that does not is lost.
+            pace.retreat(length, len(batch))
+            if len(batch) > 1:
+                queue.extendleft(reversed(batch))
+            else:
+                outcomes = [(batch[0], error)]
         except Exception as error:
             # Whatever it is, it takes the readings in this call along, and no others.
             outcomes = [(ticket, error) for ticket in batch]

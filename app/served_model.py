@@ -27,7 +27,7 @@ class ServedModel:
     card: dict[str, Any]
     """The parts of the manifest that `GET /model` shows: architecture, metrics, training, licence, attribution."""
     build_engine: Callable[[], Engine]
-    """Builds the engine anew at every call; `EngineError` where the bundle has none of that precision."""
+    """Builds the engine anew at every call; `EngineError` where bundle or machine lack what the settings name."""
 
     def identity(self, engine: Engine) -> ModelIdentity:
         """What every answer of this model on this engine carries."""
@@ -37,7 +37,7 @@ class ServedModel:
 def open_model(settings: Settings) -> ServedModel:
     """Check every file of the bundle that the settings name and read its vocabulary; `BundleError` where it is broken.
 
-    Takes a fraction of a second; ONNX Runtime is loaded only when the engine is built.
+    Takes a fraction of a second; the engine's library is loaded only when the engine is built.
     """
     from model.bundle import open_bundle  # noqa: PLC0415 - keeps `python -m app --help` from reading what it never uses
 
@@ -45,9 +45,9 @@ def open_model(settings: Settings) -> ServedModel:
     manifest = bundle.manifest.model_dump(mode="json")
 
     def build_engine() -> Engine:
-        from app.engines import load_engine  # noqa: PLC0415 - loads ONNX Runtime, on the engine's thread
+        from app.engines import load_engine  # noqa: PLC0415 - loads the engine's library, on the engine's thread
 
-        return load_engine(bundle, settings.precision, settings.threads)
+        return load_engine(bundle, settings.precision, settings.threads, settings.engine)
 
     return ServedModel(
         name=manifest["name"],

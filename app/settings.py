@@ -46,7 +46,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PRU_", frozen=True, extra="forbid")
 
     bundle: Path = Field(PROJECT_ROOT / "bundles" / "wikitext-2", description="Bundle folder to serve.")
-    precision: str = Field("auto", description="Precision of the engine; auto takes int8 where there is one.")
+    engine: str = Field("auto", description="Engine; auto takes the fastest that bundle and machine are known to run.")
+    precision: str = Field("auto", description="Precision of the engine; auto takes the fastest.")
     threads: int = Field(default_factory=usable_cores, ge=1, le=256, description="Threads of the engine.")
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")

@@ -9,12 +9,15 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.engines.choice import Offer
 from app.model_service import ModelService
 from app.schemas import PredictAnswer
 from app.scored_text import ScoredText, score_of
@@ -62,6 +65,20 @@ def show_score(scored: ScoredText, service: ModelService, *, as_json: bool) -> N
     table.add_section()
     table.add_row("all", *_cells(scored.likelihood), style="bold")
     table.caption = f"{_shown(service.identity.name)}, {service.identity.precision}"
+    _print(table)
+
+
+def show_engines(name: str, offers: Sequence[Offer], *, as_json: bool) -> None:
+    """Print what every engine comes to for the bundle of that name."""
+    if as_json:
+        print(json.dumps({"name": name, "engines": [asdict(offer) for offer in offers]}, indent=2))
+        return
+    table = Table("engine", "precision", "device", "state", caption=f"{_shown(name)}; the fastest first")
+    for offer in offers:
+        state = offer.missing or ("chosen" if offer.chosen else "ready")
+        if offer.missing is None and not offer.validated:
+            state += f", not validated on {offer.device}"
+        table.add_row(offer.engine, offer.precision, offer.device, _shown(state))
     _print(table)
 
 

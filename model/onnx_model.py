@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model import ranking
-from model.errors import EngineError
+from model.errors import EngineError, EngineMemoryError
 
 # Unless told not to before it is imported, ONNX Runtime gives the machine an id and reports its use to its makers.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -32,8 +32,10 @@ import onnxruntime
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.intp]
 
 RUNTIME_VERSION: str = onnxruntime.__version__
+CPU_PROVIDER = "CPUExecutionProvider"
 HEAD = "head.onnx"
 STEPS_NAME = re.compile(r"steps-([1-9][0-9]*)\.onnx")
 
@@ -63,8 +65,8 @@ class OnnxModel:
         steps = {int(match[1]): path for name, path in by_name.items() if (match := STEPS_NAME.fullmatch(name))}
         if missing := {steps_name(1), HEAD} - by_name.keys():
             raise EngineError(f"the bundle lists no {min(missing)}; export it again")
-        self._steps = {length: load_session(steps[length], threads) for length in sorted(steps, reverse=True)}
-        self._head = load_session(by_name[HEAD], threads)
+        self._steps = {length: self._load(steps[length], threads) for length in sorted(steps, reverse=True)}
+        self._head = self._load(by_name[HEAD], threads)
         self.hidden_size, self.vocabulary_size = (
             _last_size(value) for value in (self._head.get_inputs()[0], self._head.get_outputs()[0])
         )
@@ -89,19 +91,31 @@ class OnnxModel:
         self._check_advance(ids, lengths, state)
         hidden = np.zeros((*ids.shape, self.hidden_size), np.float32)
         state = state.copy()
+        for steps, parts in self._runs(lengths):
+            for rows in parts:
+                feeds = self._words(ids, lengths, rows, steps) | {"state": state[rows]}
+                hidden[rows, steps], state[rows] = _run(self._steps[steps.stop - steps.start], feeds)
+        return hidden, state
+
+    def _load(self, path: Path, threads: int) -> onnxruntime.InferenceSession:
+        return load_session(path, threads)
+
+    def _runs(self, lengths: Ids) -> Iterator[tuple[slice, list[Rows]]]:
+        """The steps that each run takes, in order, and the rows that have any of them left: a part of them a run."""
         start = 0
         while (rows := np.flatnonzero(lengths > start)).size:
             parts = np.array_split(rows, -(-rows.size // MAX_TOKENS))
             length = self._length_of_run(len(parts[0]), int(lengths.max()) - start)
-            chunk = slice(start, start + length)
-            for part in parts:
-                read = np.minimum(lengths[part] - start, length)
-                # Ids beyond a row's length are the caller's padding, and may be anything.
-                inside = np.where(np.arange(length) < read[:, None], ids[part, chunk], 0)
-                feeds = {"ids": inside, "state": state[part]} | ({"lengths": read} if length > 1 else {})
-                hidden[part, chunk], state[part] = _run(self._steps[length], feeds)
+            yield slice(start, start + length), parts
             start += length
-        return hidden, state
+
+    def _words(self, ids: Ids, lengths: Ids, rows: Rows, steps: slice) -> dict[str, Ids]:
+        """What a step graph is fed besides the state."""
+        length = steps.stop - steps.start
+        read = np.minimum(lengths[rows] - steps.start, length)
+        # Ids beyond a row's length are the caller's padding, and may be anything.
+        inside = np.where(np.arange(length) < read[:, None], ids[rows, steps], 0)
+        return {"ids": inside} | ({"lengths": read} if length > 1 else {})
 
     def log_probabilities(self, hidden: Floats) -> Floats:
         """Log-probability of every word `[N, V]` after `hidden [N, E]`; the caller bounds N."""
@@ -169,8 +183,13 @@ class OnnxModel:
             raise EngineError(f"ids must be 0 to {self.vocabulary_size - 1}")
 
 
-def load_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Load one graph on `threads` threads; `EngineError` that names the file where the runtime refuses it."""
+def load_session(
+    path: Path, threads: int, provider: str = CPU_PROVIDER, settings: Mapping[str, str] | None = None
+) -> onnxruntime.InferenceSession:
+    """Load one graph on `threads` threads, for `provider` with its own `settings`.
+
+    Raises `EngineError` that names the file where the runtime refuses it, and where it would run it elsewhere.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -180,16 +199,33 @@ def load_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            path, options, providers=[(provider, dict(settings or {}))], enable_fallback=0
+        )
     except Exception as error:  # The runtime's exceptions share no base but Exception.
         raise EngineError(f"{path} cannot be loaded by ONNX Runtime: {_first_line(error)}") from error
+    # A provider whose libraries are missing is passed over in silence.
+    if (first := session.get_providers()[0]) != provider:
+        raise EngineError(
+            f"ONNX Runtime took {first}, since its {provider} could not be loaded; "
+            "install the libraries and the driver that it was built for"
+        )
+    return session
 
 
-def _run(session: onnxruntime.InferenceSession, feeds: dict[str, npt.NDArray[Any]]) -> list[Floats]:
+def runtime_error(error: Exception) -> EngineError:
+    """What is raised where a run of a loaded graph fails: that run is lost, and the next one may succeed."""
+    text = _first_line(error)
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return EngineMemoryError(f"memory is full: free some for the engine, or send fewer texts at once ({text})")
+    return EngineError(f"ONNX Runtime failed while running the model: {text}")
+
+
+def _run(session: onnxruntime.InferenceSession, feeds: Mapping[str, npt.NDArray[Any]]) -> list[Floats]:
     try:
         outputs: list[Floats] = session.run(None, feeds)
     except Exception as error:  # The runtime's exceptions share no base but Exception.
-        raise EngineError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+        raise runtime_error(error) from error
     return outputs
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from app.engines.probes import find_device
+from model.errors import EngineError
+
 # Models of a few hundred numbers: a second thread would only wait for the first, and longer on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Some tests import ONNX Runtime themselves; `model.onnx_model` says what it would do.
@@ -38,6 +41,16 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.fail(f"PRU_DATA_DIR names {value}, which is not a folder", pytrace=False)
     return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where there is no GPU, skip a test that is marked `gpu`; fail it where `-m gpu` asked for such tests."""
+    if item.get_closest_marker("gpu"):
+        try:
+            find_device()
+        except EngineError as error:
+            asked = item.config.option.markexpr == "gpu"
+            (pytest.fail if asked else pytest.skip)(str(error))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,8 @@ from tests.proxy import required_haproxy
 from tests.source import ROOT
 
 DEPLOY = ROOT / "deploy"
+OURS = {"pru", "pru-gpu"}
+"""Images that are built from this checkout."""
 
 
 def services() -> dict[str, dict[str, Any]]:
@@ -30,6 +32,7 @@ def test_one_service_runs_unless_more_is_asked_for() -> None:
     profiles = {name: service.get("profiles") for name, service in services().items()}
     assert profiles == {
         "pru": None,
+        "gpu": ["gpu"],
         "replica": ["scale"],
         "redis": ["scale"],
         "proxy": ["scale"],
@@ -48,7 +51,7 @@ def test_every_service_is_confined_and_reached_from_the_loopback_alone() -> None
 
 
 def test_images_of_others_are_named_with_their_version() -> None:
-    images = {service["image"] for service in services().values()} - {"pru"}
+    images = {service["image"] for service in services().values()} - OURS
     assert len(images) == 4
     for image in images:
         assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+[.\d]*(-alpine)?", image), image
@@ -65,6 +68,26 @@ def test_folders_that_are_mounted_are_there_and_only_read() -> None:
     for source, _, mode in mounted:
         assert (ROOT / source).is_dir()
         assert mode == "ro"
+
+
+def test_the_service_on_a_gpu_is_the_other_one_with_a_gpu() -> None:
+    plain, gpu = services()["pru"], services()["gpu"]
+    assert {name for name in plain.keys() | gpu.keys() if plain.get(name) != gpu.get(name)} == {
+        "profiles", "build", "image", "ports", "environment", "tmpfs", "volumes", "deploy",
+    }  # fmt: skip
+    assert (ROOT / gpu["build"]["dockerfile"]).is_file()
+    assert gpu["environment"] == {"PRU_ENGINE": "auto"}
+    assert gpu["volumes"] == ["gpu-data:/data"]
+    # Triton compiles libraries into it and loads them from there.
+    assert gpu["tmpfs"] == ["/tmp:exec"]
+    [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
+def test_services_on_one_machine_have_ports_of_their_own() -> None:
+    ports = [port.split(":")[1:3] for service in services().values() for port in service.get("ports", [])]
+    defaults = [re.sub(r"\D", "", default) for _, default in ports]
+    assert len(set(defaults)) == len(defaults)
 
 
 def test_what_redis_acknowledged_is_on_the_disk() -> None:
@@ -89,7 +112,7 @@ def test_the_proxy_waits_for_longer_than_the_service_takes_and_looks_for_its_rep
 def test_prometheus_asks_every_service_of_ours() -> None:
     [job] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     [names] = job["dns_sd_configs"]
-    ours = [name for name, service in services().items() if service["image"] == "pru"]
+    ours = [name for name, service in services().items() if service["image"] in OURS]
     assert names["names"] == ours
     assert names["port"] == 8000
 

@@ -1,6 +1,7 @@
 """What each package may import.
 
-training → model ← export and app → model; no torch in serving; nothing that `pyproject.toml` does not declare.
+training → model ← export and app → model; no torch in serving but in engines made of it; nothing that `pyproject.toml`
+does not declare.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from collections.abc import Set
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -30,6 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 SERVING = {"model.bundle", "model.config", "model.vocabulary"}
 """Where serving begins in `model`; it is made of these, of all of `app`, and of whatever they import."""
 
+WITH_TORCH = {"app.engines.torchscript", "app.engines.fused"}
+"""Engines that are made of torch. Only `LOADS_ENGINES` imports them, inside the function that loads the engine."""
+LOADS_ENGINES = "app.engines.choice"
+
 IMPORT_ALL_WITHOUT_TORCH = """
 import importlib, sys
 
@@ -44,15 +50,15 @@ for name in sys.argv[1:]:
 """
 
 
-def serving() -> dict[str, Path]:
+def serving(without: Set[str] = frozenset()) -> dict[str, Path]:
     """The modules that a serving process is made of, those imported inside functions as well."""
     ours = modules("app") | modules("model")
     found: dict[str, Path] = {}
-    waiting = SERVING | modules("app").keys()
+    waiting = (SERVING | modules("app").keys()) - without
     while waiting:
         name = waiting.pop()
         found[name] = ours[name]
-        waiting |= (imports_of(ours[name]) & ours.keys()) - found.keys()
+        waiting |= (imports_of(ours[name]) & ours.keys()) - found.keys() - without
     return found
 
 
@@ -100,12 +106,17 @@ def test_packages_import_along_the_arrows_only(package: str) -> None:
     assert {name: bad for name, path in files.items() if (bad := packages_of(path) & forbidden)} == {}
 
 
-def test_serving_names_no_torch_even_inside_a_function() -> None:
-    assert [name for name, path in serving().items() if "torch" in packages_of(path)] == []
+def test_serving_names_no_torch_even_inside_a_function_but_in_engines_made_of_it() -> None:
+    assert [name for name, path in serving(WITH_TORCH).items() if "torch" in packages_of(path)] == []
+
+
+def test_engines_made_of_torch_are_imported_only_where_they_are_loaded() -> None:
+    users = {name for name, path in serving().items() if imports_of(path) & WITH_TORCH}
+    assert users <= {LOADS_ENGINES}
 
 
 def test_serving_imports_where_torch_cannot_be_imported() -> None:
-    names = sorted(name for name in serving() if not name.endswith("__main__"))
+    names = sorted(name for name in serving(WITH_TORCH) if not name.endswith("__main__"))
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL_WITHOUT_TORCH, *names], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -113,6 +124,7 @@ def test_serving_imports_where_torch_cannot_be_imported() -> None:
 
 
 def test_every_import_is_of_a_declared_dependency() -> None:
-    assert undeclared(serving(), "cpu") == {}
+    assert undeclared(serving(WITH_TORCH), "cpu") == {}
+    assert undeclared(serving(), "cpu", "gpu") == {}
     assert undeclared(modules("model") | modules("training") | modules("export"), "cpu", "train") == {}
     assert undeclared(modules("benchmarks") | modules("tests"), "cpu", "train", "dev") == {}

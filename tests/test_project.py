@@ -26,16 +26,18 @@ from app.server import GRACE_SECONDS
 from app.settings import Settings
 from tests.source import ROOT, modules
 
-EXTRAS = {"cpu": ["cpu"], "dev": ["cpu", "train", "dev"]}
+EXTRAS = {"cpu": ["cpu"], "dev": ["cpu", "train", "dev"], "gpu": ["gpu"]}
 """Extras that each lock file holds besides the core dependencies."""
 
+IMAGES = {"Dockerfile": "cpu", "Dockerfile.gpu": "gpu"}
+"""Lock file of each image."""
+
 INSTALLING = [
-    "Dockerfile",
+    *IMAGES,
     "Makefile",
     "docker-compose.yml",
     "pyproject.toml",
-    "requirements/cpu.lock",
-    "requirements/dev.lock",
+    *(f"requirements/{lock}.lock" for lock in EXTRAS),
 ]
 
 
@@ -61,17 +63,17 @@ def pins(lock: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if not line.startswith("#")]
 
 
-def instructions(*keywords: str) -> list[tuple[str, str]]:
-    """The image's instructions in order, those of some keywords or all: each its keyword and, on one line, the rest."""
-    lines = [line for line in read("Dockerfile").splitlines() if not line.startswith("#")]
+def instructions(*keywords: str, image: str = "Dockerfile") -> list[tuple[str, str]]:
+    """An image's instructions in order, those of some keywords or all: each its keyword and, on one line, the rest."""
+    lines = [line for line in read(image).splitlines() if not line.startswith("#")]
     whole = [line for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines() if line]
     found = [(keyword, rest) for keyword, _, rest in (line.partition(" ") for line in whole)]
     return [(keyword, rest) for keyword, rest in found if not keywords or keyword in keywords]
 
 
-def image_environment() -> dict[str, str]:
-    """What the image sets, less what it extends."""
-    pairs = [pair.split("=", 1) for _, rest in instructions("ENV") for pair in rest.split()]
+def image_environment(image: str = "Dockerfile") -> dict[str, str]:
+    """What an image sets, less what it extends."""
+    pairs = [pair.split("=", 1) for _, rest in instructions("ENV", image=image) for pair in rest.split()]
     return {name: value for name, value in pairs if "$" not in value}
 
 
@@ -110,9 +112,9 @@ def answering(status: int, asked: list[str]) -> Iterator[int]:
             thread.join()
 
 
-def check_health(port: int) -> int:
-    """The exit status of the image's health check where the service is at `port`."""
-    [(_, check)] = instructions("HEALTHCHECK")
+def check_health(image: str, port: int) -> int:
+    """The exit status of an image's health check where the service is at `port`."""
+    [(_, check)] = instructions("HEALTHCHECK", image=image)
     command = json.loads(check[check.index("CMD ") + len("CMD ") :])
     assert command[0] == "python"
     environment = os.environ | {"PRU_PORT": str(port)}
@@ -143,11 +145,21 @@ def test_the_development_lock_adds_to_the_serving_lock() -> None:
     }
 
 
-def test_serving_installs_no_torch_and_no_lock_chooses_a_build_of_it() -> None:
-    serving, development = ({pin.name for pin in pins(lock)} for lock in ("cpu", "dev"))
-    assert "torch" not in serving
-    assert "torch" in development
-    assert [name for name in development if name.startswith(("nvidia", "cuda", "triton"))] == []
+def test_serving_on_a_cpu_installs_no_torch_and_no_lock_chooses_a_build_of_it() -> None:
+    names = {lock: {pin.name for pin in pins(lock)} for lock in EXTRAS}
+    assert {lock for lock in EXTRAS if "torch" in names[lock]} == {"dev", "gpu"}
+    chosen = {name for name in names["dev"] | names["gpu"] if name.startswith(("nvidia", "cuda", "triton"))}
+    assert chosen == {"triton"}, "which torch's build for CUDA asks for in the same version"
+
+
+def test_no_environment_holds_both_onnx_runtimes() -> None:
+    runtimes = {lock: {pin.name for pin in pins(lock)} & {"onnxruntime", "onnxruntime-gpu"} for lock in EXTRAS}
+    assert runtimes == {"cpu": {"onnxruntime"}, "dev": {"onnxruntime"}, "gpu": {"onnxruntime-gpu"}}
+
+
+def test_packages_have_the_same_version_on_a_gpu_as_where_they_are_tested() -> None:
+    tested = {(pin.name, str(pin.specifier)) for pin in pins("dev")}
+    assert {pin.name for pin in pins("gpu") if (pin.name, str(pin.specifier)) not in tested} == {"onnxruntime-gpu"}
 
 
 def test_the_service_tells_the_version_of_the_project() -> None:
@@ -172,37 +184,60 @@ def test_make_serve_passes_the_port_on() -> None:
     assert plan.stdout.splitlines()[-1] == "PRU_PORT=8123 .venv/bin/python -m app"
 
 
-def test_all_that_the_image_copies_exists_and_reaches_the_build() -> None:
+@pytest.mark.parametrize("target", ["test-gpu", "bench-gpu"])
+def test_make_uses_an_interpreter_that_is_named_and_sets_up_no_other(target: str) -> None:
+    command = ["make", "-n", "--no-print-directory", target, "PY=python3", "ARGS=-x"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(plan) == 1
+    assert plan[0].startswith("python3 -m ")
+    assert plan[0].endswith(" -x")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_all_that_an_image_copies_exists_and_reaches_the_build(image: str) -> None:
     sent = {line[1:] for line in read(".dockerignore").splitlines() if line.startswith("!")}
-    copies = [rest.split()[:-1] for _, rest in instructions("COPY")]
+    copies = [rest.split()[:-1] for _, rest in instructions("COPY", image=image)]
     sources = [PurePosixPath(name) for names in copies if not names[0].startswith("--from") for name in names]
-    assert sources
+    assert PurePosixPath("requirements", f"{IMAGES[image]}.lock") in sources
     for source in sources:
         assert (ROOT / source).exists(), source
         assert sent & {str(source), *map(str, source.parents)}, source
 
 
-def test_every_stage_of_the_image_is_made_from_the_base_that_is_chosen() -> None:
-    assert instructions()[0] == ("ARG", "BASE=python:3.11-slim")
-    assert [rest for _, rest in instructions("FROM")] == ["${BASE} AS build", "${BASE}"]
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_stage_of_an_image_is_made_from_the_base_that_is_chosen(image: str) -> None:
+    assert instructions(image=image)[0] == ("ARG", "BASE=python:3.11-slim")
+    assert [rest for _, rest in instructions("FROM", image=image)] == ["${BASE} AS build", "${BASE}"]
 
 
-def test_the_image_serves_as_a_user_without_rights_and_keeps_one_volume() -> None:
-    image = instructions()
-    [user], [entry] = instructions("USER"), instructions("ENTRYPOINT")
-    assert image.index(("FROM", "${BASE}")) < image.index(user) < image.index(entry)
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_serves_as_a_user_without_rights_and_keeps_one_volume(image: str) -> None:
+    whole = instructions(image=image)
+    [user], [entry] = instructions("USER", image=image), instructions("ENTRYPOINT", image=image)
+    assert whole.index(("FROM", "${BASE}")) < whole.index(user) < whole.index(entry)
     # By number, since an orchestrator that refuses root cannot tell it from a name.
     assert user == ("USER", "10001:10001")
     assert json.loads(entry[1]) == ["python", "-m", "app"]
-    assert instructions("VOLUME") == [("VOLUME", "/data")]
+    assert instructions("VOLUME", image=image) == [("VOLUME", "/data")]
 
 
-def test_the_image_sets_only_what_the_service_reads() -> None:
-    settings = {name.lower(): value for name, value in image_environment().items() if name.startswith("PRU_")}
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_sets_only_what_the_service_reads(image: str) -> None:
+    environment = image_environment(image)
+    settings = {name.lower(): value for name, value in environment.items() if name.startswith("PRU_")}
     assert settings.keys() <= {f"pru_{name}" for name in Settings.model_fields}
-    assert instructions("EXPOSE") == [("EXPOSE", settings["pru_port"])]
-    assert settings["pru_bundle"] in {rest.split()[-1] for _, rest in instructions("COPY")}
-    assert image_environment()["ORT_DISABLE_TELEMETRY"] == "1"
+    assert instructions("EXPOSE", image=image) == [("EXPOSE", settings["pru_port"])]
+    assert settings["pru_bundle"] in {rest.split()[-1] for _, rest in instructions("COPY", image=image)}
+    assert environment["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_both_images_are_alike_but_for_what_a_gpu_needs() -> None:
+    here, there = image_environment(), image_environment("Dockerfile.gpu")
+    assert here.items() <= there.items()
+    assert there.keys() - here.keys() == {
+        "NVIDIA_DRIVER_CAPABILITIES", "PRU_ENGINE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
+    }  # fmt: skip
+    assert all(there[name].startswith("/tmp/") for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"))
 
 
 def test_the_image_compiles_modules_that_exist() -> None:
@@ -212,18 +247,20 @@ def test_the_image_compiles_modules_that_exist() -> None:
     assert compiled <= modules("app").keys()
 
 
+@pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1)])
-def test_the_image_is_healthy_where_the_service_is_ready(status: int, exit_status: int) -> None:
+def test_an_image_is_healthy_where_the_service_is_ready(image: str, status: int, exit_status: int) -> None:
     asked: list[str] = []
     with answering(status, asked) as port:
-        assert check_health(port) == exit_status
+        assert check_health(image, port) == exit_status
     assert asked == ["/health/ready"]
 
 
-def test_the_image_is_not_healthy_where_nothing_listens() -> None:
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_not_healthy_where_nothing_listens(image: str) -> None:
     with answering(200, []) as port:
         pass
-    assert check_health(port) == 1
+    assert check_health(image, port) == 1
 
 
 def test_compose_serves_this_checkout_on_the_loopback_alone_and_needs_nothing_set() -> None:

@@ -1,25 +1,32 @@
-"""The ONNX Runtime engine: a bundle's graphs behind the `Engine` protocol.
+"""The ONNX Runtime engines: a bundle's graphs behind the `Engine` protocol, on the CPU and on CUDA.
 
-Boundary: which files of a bundle to load. How they are run is `model.onnx_model`, which export validates with.
+Boundary: names and precisions. How graphs are run is `model.onnx_model` and `model.onnx_cuda_model`.
 """
 
 from __future__ import annotations
 
-from model.bundle import Bundle
-from model.errors import EngineError
-from model.onnx_model import OnnxModel
+from collections.abc import Iterable
+from pathlib import Path
 
-NAME = "onnx"
+from model.onnx_cuda_model import Device, OnnxCudaModel
+from model.onnx_model import OnnxModel
 
 
 class OnnxEngine(OnnxModel):
-    """A bundle's ONNX graphs of one precision, on `threads` threads."""
+    """A bundle's ONNX graphs of one precision, on `threads` threads of the CPU."""
 
-    name = NAME
+    name = "onnx"
 
-    def __init__(self, bundle: Bundle, precision: str, threads: int) -> None:
-        super().__init__(bundle.paths(bundle.manifest.engines[NAME][precision]), threads)
+    def __init__(self, files: Iterable[Path], precision: str, threads: int) -> None:
+        super().__init__(files, threads)
         self.precision = precision
-        model = bundle.manifest.model
-        if (self.vocabulary_size, self.state_size) != (model.vocabulary_size, model.state_size):
-            raise EngineError(f"{bundle.folder}: the {precision} graphs are of another model; export the bundle again")
+
+
+class OnnxCudaEngine(OnnxCudaModel):
+    """A bundle's float32 graphs on a GPU; on the CPU for tests."""
+
+    name = "onnx-cuda"
+    precision = "float32"
+
+    def __init__(self, files: Iterable[Path], threads: int, device: Device = "cuda") -> None:
+        super().__init__(files, threads, device)

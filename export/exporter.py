@@ -37,6 +37,7 @@ from export.validate import (
     perplexity,
 )
 from export.weights import FoldedModel, fold_model
+from model.arguments import Ids
 from model.bundle import FORMAT_VERSION, MANIFEST, TOKENIZER, Artefact, Manifest, Metric, sums_of, write_manifest
 from model.checkpoint import load_checkpoint, load_weights
 from model.config import ModelConfig
@@ -44,7 +45,7 @@ from model.errors import BundleError, ExportError, PRUError
 from model.files import read_json, read_text, sync_folder, write_atomically
 from model.language_model import LanguageModel
 from model.machine import processor_name
-from model.onnx_model import HEAD, RUNTIME_VERSION, Ids, OnnxModel, steps_name
+from model.onnx_model import HEAD, RUNTIME_VERSION, OnnxModel, steps_name
 from model.vocabulary import Vocabulary
 
 STEP_LENGTHS = (1, 4, 16, 32)

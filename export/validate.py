@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from export.quantize import Precision
+from model.arguments import Floats, Ids
 from model.config import ModelConfig
 from model.errors import ExportError
 from model.language_model import LanguageModel
-from model.onnx_model import HEAD, Floats, Ids, OnnxModel, steps_name
+from model.onnx_model import HEAD, OnnxModel, steps_name
 
 CHUNK_TOKENS = 256
 """Tokens of a text read at a time: 256 rows of 33,278 log-probabilities are 34 MB."""

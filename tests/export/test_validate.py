@@ -21,10 +21,11 @@ from export.validate import (
     check_values,
     perplexity,
 )
+from model.arguments import Floats, Ids
 from model.config import ModelConfig
 from model.errors import ExportError
 from model.language_model import LanguageModel
-from model.onnx_model import Floats, Ids, OnnxModel
+from model.onnx_model import OnnxModel
 from tests.export.reference import ReferenceModel
 from tests.export.samples import Weights, build, config_of, random_ids, random_weights
 

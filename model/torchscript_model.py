@@ -55,8 +55,8 @@ _WORDS = re.compile(r"Add|Mul|Pow|Max|Min|FloorDiv|Mod|Integer|Symbol|positive|n
 class TorchScriptModel(TorchModel):
     """An artefact's programs, loaded on a device. They run on as many threads as `torch.set_num_threads` says."""
 
-    def __init__(self, files: Iterable[Path], device: str = "cpu") -> None:
-        """Load `model.pt`, or `model.pt2` and `head.pt2` where there is no TorchScript.
+    def __init__(self, files: Iterable[Path], device: str = "cpu", *, exported: bool | None = None) -> None:
+        """Load `model.pt`; or, if `exported`, `model.pt2` and `head.pt2`: unless told, where torch has no TorchScript.
 
         Raises `EngineError` that names the file where one cannot be loaded, with both versions of torch where another
         one wrote it.
@@ -65,14 +65,16 @@ class TorchScriptModel(TorchModel):
         target = torch.device(device)
         if target.type == "cuda" and not torch.cuda.is_available():
             raise EngineError("this torch finds no GPU; install its driver and torch's build for CUDA, or use the CPU")
+        if exported is None:
+            exported = not hasattr(torch.jit, "load")
         model: _Scripted | _Exported
-        if hasattr(torch.jit, "load"):
-            path = _listed(by_name, SCRIPT)
-            model = _loaded(path, lambda: _Scripted(path, target))
-        else:
+        if exported:
             step, head = _listed(by_name, STEP), _listed(by_name, HEAD)
             program = _loaded(head, lambda: _program(head, target))
             model = _loaded(step, lambda: _Exported(_program(step, target), program))
+        else:
+            path = _listed(by_name, SCRIPT)
+            model = _loaded(path, lambda: _Scripted(path, target))
         super().__init__(model, target, model.softmaxes)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Row, at_least, at_most, interleaved, milliseconds
-from export.exporter import write_graphs
+from export.graphs import write_graphs
 from export.quantize import Precision, arithmetic_of
 from export.weights import fold_model
 from model.checkpoint import load_checkpoint, load_weights

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.engine import THREADS
 from benchmarks.harness import Row, at_least, at_most, interleaved, milliseconds
 from benchmarks.lstm_operators import write_lstm_graphs
-from export.exporter import WEIGHTS
+from export.graphs import WEIGHTS
 from export.weights import fold_model
 from model.checkpoint import load_checkpoint, load_weights
 from model.onnx_model import OnnxModel

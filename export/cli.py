@@ -1,4 +1,4 @@
-"""`python -m export`: a checkpoint in, a validated bundle out, in a terminal.
+"""`python -m export`: a checkpoint in, a validated bundle out; `python -m export validate`: it is so here too.
 
 Boundary: arguments in, lines on the terminal out. Errors of this project end as one line and exit status 2.
 """
@@ -9,66 +9,116 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
-from export.exporter import Options, ShowProgress, export_bundle
-from export.quantize import Precision
-from export.validate import Measured
+from export.exporter import Conditions, Options, Results, ShowProgress, export_bundle, validate_bundle
 from model.bundle import Manifest
 from model.command_line import errors_in_one_line
 from model.errors import ExportError
 
-app = typer.Typer(add_completion=False)
+
+class _ExportUnlessNamed(TyperGroup):
+    """A command line without a command's name is one of `export`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["export", *args])
 
 
-@app.command()
+app = typer.Typer(add_completion=False, cls=_ExportUnlessNamed)
+
+Checkpoint = Annotated[Path, typer.Option(help="Folder that `python -m training train` wrote.")]
+Engines = Annotated[str | None, typer.Option(help="Names with commas between: onnx, torchscript.")]
+Texts = Annotated[list[Path] | None, typer.Option(help="Text to validate on; else the model writes one.")]
+TextName = Annotated[str | None, typer.Option(help="What the manifest calls that text; its file names.")]
+Tokens = Annotated[int, typer.Option(min=1, help="Read at most this many tokens of the text.")]
+MaxCost = Annotated[float, typer.Option(min=0, help="Most that int8 may cost of perplexity.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")]
+
+
+@app.command(epilog="`python -m export validate --help`: validate a bundle that is there on another machine.")
 def export(
-    checkpoint: Annotated[Path, typer.Option(help="Folder that `python -m training train` wrote.")],
+    checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
-    precision: Annotated[list[Precision] | None, typer.Option(help="May be given twice; both unless given.")] = None,
-    text: Annotated[list[Path] | None, typer.Option(help="Text to validate on; else the model writes one.")] = None,
-    text_name: Annotated[str | None, typer.Option(help="What the manifest calls that text; its file names.")] = None,
+    engines: Engines = "onnx",
+    precision: Annotated[
+        list[str] | None, typer.Option(help="float32 or int8; may be given twice. All that there are, unless given.")
+    ] = None,
+    text: Texts = None,
+    text_name: TextName = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the checkpoint folder's.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Read at most this many tokens of the text.")] = Options.tokens,
-    max_cost: Annotated[float, typer.Option(min=0, help="Most that int8 may cost of perplexity.")] = Options.max_cost,
+    tokens: Tokens = Options.tokens,
+    max_cost: MaxCost = Options.max_cost,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the manifest.")] = None,
     attribution: Annotated[str | None, typer.Option(help="Whom to credit for the data, for the manifest.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")] = None,
+    threads: Threads = None,
 ) -> None:
-    """Export a checkpoint to a bundle of ONNX graphs, accepted only if they compute what the model does."""
-    threads = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
+    """Export a checkpoint to a bundle for one or more engines, accepted only if they compute what the model does."""
     options = Options(
         name=name or checkpoint.resolve().name,
         texts=tuple(text or ()),
         text_name=text_name,
-        precisions=tuple(dict.fromkeys(precision)) if precision else Options.precisions,
+        engines=_names(engines),
+        precisions=tuple(dict.fromkeys(precision or ())),
         tokens=tokens,
         max_cost=max_cost,
-        threads=threads,
+        threads=_use_threads(threads),
         licence=licence,
         attribution=attribution,
         replace=force,
     )
     with _progress(Console(stderr=True)) as show:
-        try:
-            manifest, measured = export_bundle(checkpoint, out, options, show)
-        except KeyboardInterrupt:
-            raise ExportError("interrupted; nothing was written") from None
-    _report(Console(), out, manifest, measured)
+        manifest, results = export_bundle(checkpoint, out, options, show)
+    _report(Console(), manifest, results)
+    Console().print(f"the bundle is {out}")
+
+
+@app.command()
+def validate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder that an export made.")],
+    checkpoint: Checkpoint,
+    engines: Engines = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to run the engines.")] = "cpu",
+    text: Texts = None,
+    text_name: TextName = None,
+    tokens: Tokens = Options.tokens,
+    max_cost: MaxCost = Options.max_cost,
+    threads: Threads = None,
+) -> None:
+    """Validate a bundle's artefacts on this machine, all or some engines', against the checkpoint it was made of.
+
+    What is found is added to the manifest, so the bundle gets another sum: sessions move only between copies of one.
+    """
+    conditions = Conditions(tuple(text or ()), text_name, tokens, max_cost, _use_threads(threads), device)
+    with _progress(Console(stderr=True)) as show:
+        manifest, results = validate_bundle(bundle, checkpoint, _names(engines), conditions, show)
+    _report(Console(), manifest, results)
+    Console().print(f"{bundle} is validated on {device}")
+
+
+def _names(engines: str | None) -> tuple[str, ...]:
+    names = [name.strip() for name in (engines or "").split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _use_threads(threads: int | None) -> int:
+    """Tell torch how many threads there are, and say so."""
+    threads = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    return threads
 
 
 @contextmanager
 def _progress(console: Console) -> Iterator[ShowProgress]:
-    """A bar a stage, from the first token read."""
-    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """A bar a stage, from the first token read; Ctrl-C as an error, since until the end nothing is written."""
+    columns = (TextColumn("{task.description:19}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=console)
     tasks: dict[str, TaskID] = {}
 
@@ -80,26 +130,27 @@ def _progress(console: Console) -> Iterator[ShowProgress]:
 
     try:
         yield show
+    except KeyboardInterrupt:
+        raise ExportError("interrupted; nothing was written") from None
     finally:
         if tasks:
             progress.stop()
 
 
-def _report(console: Console, out: Path, manifest: Manifest, measured: dict[Precision, Measured]) -> None:
-    """Perplexity before and after, and what was written."""
-    artefacts = manifest.engines["onnx"]
-    validated = next(iter(artefacts.values())).validated
-    table = Table(title=f"{manifest.name}: perplexity on {validated['tokens']:,} tokens of {validated['data']}")
-    for heading in ("precision", "perplexity", "change", "difference of hidden", "MB"):
-        table.add_column(heading, justify="left" if heading == "precision" else "right")
-    reference = next(iter(measured.values())).reference_perplexity
-    table.add_row("reference", f"{reference:.4f}", "", "", "")
-    for precision, found in measured.items():
-        size = sum(manifest.files[name].bytes for name in artefacts[precision].files)
-        difference = f"{found.differences.hidden:.4%}"
-        table.add_row(precision, f"{found.perplexity:.4f}", f"{found.cost:+.4%}", difference, f"{size / 1e6:.1f}")
+def _report(console: Console, manifest: Manifest, results: Results) -> None:
+    """Perplexity before and after, and what it takes."""
+    forms = list(results)
+    last = manifest.engines[forms[0].engine][forms[0].precision].validated[-1]
+    table = Table(title=f"{manifest.name}: perplexity on {last.tokens:,} tokens of {last.data}")
+    for heading in ("engine", "precision", "perplexity", "change", "difference of hidden", "MB"):
+        table.add_column(heading, justify="left" if heading in ("engine", "precision") else "right")
+    table.add_row("reference", "", f"{last.reference_perplexity:.4f}", "", "", "")
+    for form, found in results.items():
+        files = manifest.engines[form.engine][form.precision].files
+        size = sum(manifest.files[name].bytes for name in files) / 1e6
+        change, difference = f"{found.cost:+.4%}", f"{found.differences.hidden:.4%}"
+        table.add_row(form.engine, form.precision, f"{found.perplexity:.4f}", change, difference, f"{size:.1f}")
     console.print(table)
-    console.print(f"the bundle is {out}")
 
 
 def main() -> None:

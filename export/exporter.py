@@ -1,6 +1,7 @@
-"""From a checkpoint to a validated bundle, whole or not at all.
+"""From a checkpoint to a validated bundle, whole or not at all; and a bundle that is there, validated on this machine.
 
-Boundary: folders in and out. Graphs are built by `export.graph`, judged by `export.validate`; the terminal is above.
+Boundary: folders in and out. Artefacts are written and loaded by `export.forms`, judged by `export.validate`; the
+terminal is above.
 """
 
 from __future__ import annotations
@@ -8,271 +9,194 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import secrets
-import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import torch
 
-from export.arithmetic import Arithmetic
-from export.builder import WeightStore
-from export.graph import build_head, build_steps
-from export.quantize import Precision, arithmetic_of
-from export.validate import (
-    Measured,
-    OnnxReader,
-    TorchReader,
-    check_cost,
-    check_signatures,
-    check_values,
-    perplexity,
+from export.folders import check_out, new_folder, uninterrupted
+from export.forms import FORMS, Form, Source, chosen_forms
+from export.texts import Text, text_for
+from export.validate import ExportedReader, Measured, ReferenceReader, check_cost, check_values, perplexity
+from model.bundle import (
+    FORMAT_VERSION,
+    TOKENIZER,
+    Artefact,
+    Bundle,
+    Manifest,
+    Metric,
+    Validation,
+    open_bundle,
+    sums_of,
+    write_manifest,
 )
-from export.weights import FoldedModel, fold_model
-from model.bundle import FORMAT_VERSION, MANIFEST, TOKENIZER, Artefact, Manifest, Metric, sums_of, write_manifest
-from model.checkpoint import load_checkpoint, load_weights
-from model.config import ModelConfig
-from model.errors import BundleError, ExportError, PRUError
-from model.files import read_json, read_text, sync_folder, write_atomically
+from model.checkpoint import load_checkpoint
+from model.errors import ExportError
 from model.language_model import LanguageModel
 from model.machine import processor_name
-from model.onnx_model import HEAD, RUNTIME_VERSION, Ids, OnnxModel, steps_name
 from model.vocabulary import Vocabulary
-
-STEP_LENGTHS = (1, 4, 16, 32)
-"""Steps of the unrolled graphs: one for a keystroke; the longest is 2 to 3 times faster a token for one text alone."""
-WEIGHTS = "weights.bin"
-OWN_PASSAGES, OWN_LENGTH = 16, 128
-"""Passages, and tokens of each, that a model writes to be validated on."""
 
 ShowProgress = Callable[[str, int, int], None]
 """Told of a stage's name, how many tokens it reads, and how many more it has read."""
 
-
-@dataclass(frozen=True)
-class Text:
-    """What a bundle is validated on: its name, and its ids read as one stream. Without a name it is no real text."""
-
-    name: str | None
-    ids: Ids
+Results = dict[Form, Measured]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to export, and how."""
+class Conditions:
+    """What artefacts are validated on, and how much they may cost."""
 
-    name: str
     texts: Sequence[Path] = ()
     text_name: str | None = None
-    precisions: Sequence[Precision] = tuple(Precision)
     tokens: int = 25_000
     max_cost: float = 0.002
     threads: int = 1
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Options(Conditions):
+    """What to export, and how. Without precisions, it is every one that the engines have."""
+
+    name: str = "model"
+    engines: Sequence[str] = ("onnx",)
+    precisions: Sequence[str] = ()
     licence: str | None = None
     attribution: str | None = None
     replace: bool = False
 
 
-def read_texts(paths: Sequence[Path], name: str | None, vocabulary: Vocabulary) -> Text:
-    """Files as one text, every file ended by `<eos>`."""
-    parts = []
-    for path in paths:
-        content = read_text(path, ExportError)
-        if content.strip():
-            parts += [vocabulary.tokenise(content).ids, np.array([vocabulary.eos_id], np.int32)]
-    if not parts:
-        raise ExportError(f"{paths[0]} holds no text; give another --text")
-    return Text(name or " + ".join(path.name for path in paths), np.concatenate(parts))
+class _Judge:
+    """Validates artefacts against one checkpoint's model, under the same conditions."""
 
+    def __init__(
+        self, reference: LanguageModel, vocabulary: Vocabulary, conditions: Conditions, progress: ShowProgress
+    ) -> None:
+        self._reference, self._eos_id = reference, vocabulary.eos_id
+        self._conditions, self._progress = conditions, progress
+        self.text: Text = text_for(conditions.texts, conditions.text_name, reference, vocabulary)
+        self._ids = self.text.ids[: conditions.tokens]
+        self.tokens = len(self._ids)
+        show = partial(progress, "reference", self.tokens)
+        self._expected = perplexity(ReferenceReader(reference), self._ids, self._eos_id, show)
 
-@torch.inference_mode()
-def write_text(model: LanguageModel, eos_id: int) -> Text:
-    """What the model itself writes, for where there is no text at hand: drawn from its own distribution, seed 0.
+    def measure(self, form: Form, files: Sequence[Path]) -> Measured:
+        """Load an artefact and measure it; `ExportError` or `EngineError` where it is refused."""
+        conditions = self._conditions
+        models = form.load(files, self._reference.config, conditions.device, conditions.threads)
+        differences, *_ = (check_values(one, form.name, form.limits, self._reference, self._ids) for one in models)
+        show = partial(self._progress, form.name, self.tokens)
+        found = perplexity(ExportedReader(models[0]), self._ids, self._eos_id, show)
+        measured = Measured(differences, found, self._expected)
+        check_cost(measured, form.name, form.limits, conditions.max_cost)
+        return measured
 
-    It is as likely to the model as text of its corpus is, so it shows whether the graphs agree with the model and what
-    int8 costs; how good the model is it does not show.
-    """
-    generator = torch.Generator().manual_seed(0)
-    state = model.initial_state(OWN_PASSAGES)
-    words = [torch.full((OWN_PASSAGES, 1), eos_id)]
-    for _ in range(OWN_LENGTH):
-        hidden, state = model(words[-1], state)
-        words.append(model.log_probabilities(hidden[:, -1]).exp().multinomial(1, generator=generator))
-    ids: Ids = torch.cat(words[1:], dim=1).flatten().numpy().astype(np.int32)
-    return Text(None, ids)
-
-
-def export_bundle(
-    checkpoint: Path, out: Path, options: Options, progress: ShowProgress
-) -> tuple[Manifest, dict[Precision, Measured]]:
-    """Export `checkpoint` to the bundle `out`; return its manifest and what each precision was found to do.
-
-    Raises `ExportError` where `out` is in the way or a precision is refused, `CheckpointError` for a bad checkpoint.
-    """
-    _check_out(out, options.replace)
-    reference, vocabulary, record = load_checkpoint(checkpoint)
-    if options.texts:
-        text = read_texts(options.texts, options.text_name, vocabulary)
-    else:
-        text = write_text(reference, vocabulary.eos_id)
-    ids = text.ids[: options.tokens]
-    model = fold_model(reference.config, load_weights(checkpoint))
-    count = len(ids)
-    expected = perplexity(TorchReader(reference), ids, vocabulary.eos_id, partial(progress, "reference", count))
-    with _new_folder(out) as folder:
-        vocabulary.save(folder / TOKENIZER)
-        measured: dict[Precision, Measured] = {}
-        for precision in options.precisions:
-            files = write_graphs(model, arithmetic_of(precision, model.table), folder / "onnx" / precision)
-            exported = OnnxModel(files, options.threads)
-            check_signatures(exported, model.config)
-            differences = check_values(exported, precision, reference, ids)
-            found = perplexity(OnnxReader(exported), ids, vocabulary.eos_id, partial(progress, precision, count))
-            measured[precision] = Measured(differences, found, expected)
-            check_cost(measured[precision], precision, options.max_cost)
-        manifest = _manifest(folder, reference.config, vocabulary, record, text.name, count, measured, options)
-        write_manifest(folder, manifest)
-    return manifest, measured
-
-
-def write_graphs(model: FoldedModel, arithmetic: Arithmetic, folder: Path) -> list[Path]:
-    """Write every graph of one precision and their weights into a new `folder`; the files written."""
-    folder.mkdir(parents=True)
-    store = WeightStore(WEIGHTS)
-    graphs = {steps_name(length): build_steps(model, length, arithmetic, store) for length in STEP_LENGTHS}
-    graphs[HEAD] = build_head(model, arithmetic, store)
-    store.write(folder)
-    for name, graph in graphs.items():
-        write_atomically(folder / name, graph.SerializeToString(deterministic=True))
-        onnx.checker.check_model(folder / name)
-    return [folder / name for name in (*graphs, WEIGHTS)]
-
-
-def _manifest(
-    folder: Path,
-    config: ModelConfig,
-    vocabulary: Vocabulary,
-    record: dict[str, Any],
-    text_name: str | None,
-    tokens: int,
-    measured: dict[Precision, Measured],
-    options: Options,
-) -> Manifest:
-    sums = sums_of(folder)
-    data = text_name or "text the model wrote"
-    circumstances = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "hardware": {"machine": platform.machine(), "processor": processor_name(), "cores": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": RUNTIME_VERSION,
-            "torch": torch.__version__,
-        },
-    }
-    artefacts = {
-        precision: Artefact(
-            files=tuple(name for name in sums if name.startswith(f"onnx/{precision}/")),
-            validated={**circumstances, "data": data, "tokens": tokens, **found.as_dict()},
+    def record(self, form: Form, measured: Measured) -> Validation:
+        """For the manifest."""
+        return Validation(
+            device=self._conditions.device,
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            hardware=_hardware(self._conditions.device),
+            versions=form.versions(self._conditions.device),
+            data=self.text.name or "text the model wrote",
+            tokens=self.tokens,
+            **asdict(measured),
+            cost=measured.cost,
         )
-        for precision, found in measured.items()
-    }
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        name=options.name,
-        model=config,
-        convention=vocabulary.convention,
-        files=sums,
-        engines={"onnx": artefacts},
-        metrics=tuple(
-            Metric(data=text_name, precision=precision, perplexity=found.perplexity, tokens=tokens)
-            for precision, found in measured.items()
-            if text_name
-        ),
-        training={key: value for key, value in record.items() if key != "model"},
-        licence=options.licence,
-        attribution=options.attribution,
-    )
+
+    def metrics(self, results: Results) -> tuple[Metric, ...]:
+        """What the artefacts are worth on the text, if that has a name: if it is real."""
+        name, tokens = self.text.name, self.tokens
+        if name is None:
+            return ()
+        return tuple(
+            Metric(data=name, engine=form.engine, precision=form.precision, perplexity=found.perplexity, tokens=tokens)
+            for form, found in results.items()
+        )
 
 
-def _check_out(out: Path, replace: bool) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
-    if not _is_bundle(out):
-        raise ExportError(f"{out} exists and is not a bundle; remove it or give another --out")
-    if not replace:
-        raise ExportError(f"{out} is already a bundle; replace it with --force or give another --out")
+def export_bundle(checkpoint: Path, out: Path, options: Options, progress: ShowProgress) -> tuple[Manifest, Results]:
+    """Export `checkpoint` to the bundle `out`; return its manifest and what each artefact was found to do.
 
-
-def _is_bundle(folder: Path) -> bool:
-    """Whether a folder is a bundle of any version, damaged or not."""
-    try:
-        content = read_json(folder / MANIFEST, BundleError)
-    except PRUError:
-        return False
-    return not folder.is_symlink() and isinstance(content, dict) and {"format_version", "engines"} <= content.keys()
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends, and vanishes when it fails."""
-    mark = secrets.token_hex(4)
-    beside, replaced = (out.with_name(f".{out.name}.{mark}.{kind}") for kind in ("partial", "replaced"))
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        for folder in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
-            sync_folder(folder)
-        with _uninterrupted():
-            _take_place(beside, out, replaced)
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror or error}; nothing was left behind") from None
-    finally:
-        with _uninterrupted():
-            shutil.rmtree(beside, ignore_errors=True)
-
-
-def _take_place(new: Path, out: Path, replaced: Path) -> None:
-    """Rename `new` to `out` and delete what was there, which until then is called `replaced`.
-
-    An `OSError` means that `out` is as it was; once the new folder is in place, an error says that it is.
+    Raises `ExportError` where `out` is in the way or an artefact is refused, `CheckpointError` for a bad checkpoint.
     """
-    if out.exists():
-        out.rename(replaced)
-    try:
-        new.rename(out)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(out)
-        raise
-    try:
-        sync_folder(out.parent)
-    except OSError as error:
-        raise ExportError(
-            f"{out} is the new bundle, but {out.parent} cannot be synced: {error.strerror or error}; "
-            "mend that and export again, or the bundle may be lost when the machine stops"
-        ) from None
-    finally:
-        shutil.rmtree(replaced, ignore_errors=True)
+    check_out(out, options.replace)
+    forms = chosen_forms(options.engines, options.precisions)
+    reference, vocabulary, record = load_checkpoint(checkpoint)
+    source = Source(checkpoint, reference)
+    judge = _Judge(reference, vocabulary, options, progress)
+    with new_folder(out) as folder:
+        vocabulary.save(folder / TOKENIZER)
+        results = {form: judge.measure(form, form.write(source, folder / form.folder)) for form in forms}
+        sums = sums_of(folder)
+        engines: dict[str, dict[str, Artefact]] = {}
+        for form, measured in results.items():
+            files = tuple(name for name in sums if name.startswith(f"{form.folder}/"))
+            artefact = Artefact(files=files, validated=(judge.record(form, measured),))
+            engines.setdefault(form.engine, {})[form.precision] = artefact
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            name=options.name,
+            model=reference.config,
+            convention=vocabulary.convention,
+            files=sums,
+            engines=engines,
+            metrics=judge.metrics(results),
+            training={key: value for key, value in record.items() if key != "model"},
+            licence=options.licence,
+            attribution=options.attribution,
+        )
+        write_manifest(folder, manifest)
+    return manifest, results
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C come to nothing for the moment that the block takes: half of it must not be left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C comes to the main thread alone.
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def validate_bundle(
+    folder: Path, checkpoint: Path, engines: Sequence[str], conditions: Conditions, progress: ShowProgress
+) -> tuple[Manifest, Results]:
+    """Validate a bundle's artefacts on this machine's device, all or those of some engines, and record it.
+
+    A record takes the place of an earlier one from the same hardware. Either all are accepted and the manifest is
+    replaced, or nothing changes. Raises `BundleError`, `CheckpointError`, and `ExportError` or `EngineError` where the
+    checkpoint is not the bundle's or an artefact is refused.
+    """
+    bundle = open_bundle(folder)
+    forms = _forms_of(bundle, engines, conditions.device)
+    reference, vocabulary, _ = load_checkpoint(checkpoint)
+    if (reference.config, vocabulary.words) != (bundle.manifest.model, bundle.vocabulary().words):
+        raise ExportError(f"{folder} was not made of {checkpoint}; give the checkpoint that it was exported from")
+    judge = _Judge(reference, vocabulary, conditions, progress)
+    held = {engine: dict(artefacts) for engine, artefacts in bundle.manifest.engines.items()}
+    results: Results = {}
+    for form in forms:
+        artefact = held[form.engine][form.precision]
+        results[form] = judge.measure(form, bundle.paths(artefact))
+        record = judge.record(form, results[form])
+        others = [one for one in artefact.validated if (one.device, one.hardware) != (record.device, record.hardware)]
+        held[form.engine][form.precision] = artefact.model_copy(update={"validated": (*others, record)})
+    manifest = bundle.manifest.model_copy(update={"engines": held})
+    with uninterrupted():
+        write_manifest(folder, manifest)
+    return manifest, results
+
+
+def _forms_of(bundle: Bundle, engines: Sequence[str], device: str) -> list[Form]:
+    """The artefacts of a bundle that can be validated on a device: all, or those of some engines."""
+    held = bundle.manifest.engines
+    if lacking := [name for name in engines if name not in held]:
+        raise ExportError(f"{bundle.folder} holds nothing for {lacking[0]}; it holds {', '.join(held)}")
+    named = [form for form in FORMS if form.engine in (engines or held) and form.precision in held.get(form.engine, {})]
+    forms = [form for form in named if device in form.devices]
+    if not forms:
+        listed = ", ".join(form.name for form in named)
+        raise ExportError(f"{bundle.folder} holds nothing that is validated on {device} (it holds {listed})")
+    return forms
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    hardware: dict[str, Any] = {"machine": platform.machine(), "processor": processor_name(), "cores": os.cpu_count()}
+    if device == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name()
+    return hardware

@@ -1,6 +1,6 @@
-"""Whether a precision's graphs are the model: names, shapes and values against the reference, and what they cost.
+"""Whether what was exported is the model: names, shapes and values against the reference, and what it costs.
 
-Boundary: a loaded `OnnxModel` and the torch model in, numbers or an `ExportError` out. Reads and writes no file.
+Boundary: a loaded model of any engine and the torch model in, numbers or an `ExportError` out. No files.
 """
 
 from __future__ import annotations
@@ -13,24 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from export.quantize import Precision
+from model.arguments import Floats, Ids
 from model.config import ModelConfig
 from model.errors import ExportError
 from model.language_model import LanguageModel
-from model.onnx_model import HEAD, Floats, Ids, OnnxModel, steps_name
+from model.onnx_model import HEAD, OnnxModel, steps_name
 
 CHUNK_TOKENS = 256
 """Tokens of a text read at a time: 256 rows of 33,278 log-probabilities are 34 MB."""
-VALUE_LIMITS = {Precision.FLOAT32: 1e-4, Precision.INT8: 0.08}
-"""Largest relative difference of values. For int8 this finds a wrong graph; its quality, the perplexity says.
-
-A model trained on WikiText-2 was found at 3.4%, one with random weights at 6.7%, and a graph with one weight out of
-place at 10% and more.
-"""
-FLOAT32_LIMIT = 1e-4
-"""Largest relative change of perplexity in float32."""
 ROW_LENGTHS = (32, 0, 1, 17, 31, 4)
 """Lengths of the rows that are compared value by value: whole, empty and ragged."""
+LIKELIEST = 10
+"""Words of a hidden vector that are looked at in all ways."""
 
 
 Signature = tuple[list[int | str], str]
@@ -38,6 +32,42 @@ Signature = tuple[list[int | str], str]
 
 Pair = tuple[Floats, Floats]
 """Values found and expected."""
+
+
+class Exported(Protocol):
+    """A loaded model of any engine, as `app.engines.base` describes it."""
+
+    @property
+    def state_size(self) -> int:
+        """S, the floats of a state row."""
+
+    @property
+    def step_lengths(self) -> list[int]:
+        """Steps that one call takes at its best, 1 among them."""
+
+    def advance(self, ids: Ids, lengths: Ids, state: Floats) -> tuple[Floats, Floats]:
+        """Read `lengths [B]` ids of each row of `ids [B, T]` from `state [B, S]`; hidden `[B, T, E]` and the state."""
+
+    def log_probabilities(self, hidden: Floats) -> Floats:
+        """Of every word `[N, V]` after `hidden [N, E]`."""
+
+    def top_k(self, hidden: Floats, k: int) -> tuple[Ids, Floats]:
+        """Ids and log-probabilities `[N, k]` of the likeliest words, best first, ties by lower id."""
+
+    def score(self, hidden: Floats, targets: Ids) -> tuple[Floats, Ids]:
+        """Log-probabilities and ranks of `targets [N]`."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an artefact may be from the reference."""
+
+    values: float
+    """Largest relative difference of values (`Differences`)."""
+    cost: float | None = None
+    """Largest relative change of perplexity, up or down; without it, whoever exports says how much worse it may be."""
+    exact: bool = False
+    """Whether results must be the same to the bit alone, in any batch, and however time is cut."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +81,7 @@ class Differences:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one precision was found to do."""
+    """What one artefact was found to do."""
 
     differences: Differences
     perplexity: float
@@ -74,7 +104,7 @@ class Reader(Protocol):
         """Read `ids [T]` where the last call stopped; the log-probability of each of `targets [T]` after its id."""
 
 
-class TorchReader:
+class ReferenceReader:
     """The reference model as a reader of one text."""
 
     def __init__(self, model: LanguageModel) -> None:
@@ -90,10 +120,10 @@ class TorchReader:
         return values
 
 
-class OnnxReader:
+class ExportedReader:
     """An exported model as a reader of one text."""
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(self, model: Exported) -> None:
         self._model = model
         self._state: Floats = np.zeros((1, model.state_size), np.float32)
 
@@ -141,10 +171,11 @@ def check_signatures(model: OnnxModel, config: ModelConfig) -> None:
             raise ExportError(f"{name} has {side}puts {found} instead of {values}; this is a fault of the export")
 
 
-def check_values(model: OnnxModel, precision: Precision, reference: LanguageModel, ids: Ids) -> Differences:
-    """Compare every graph with the reference on rows of a text, whole, ragged and empty, from a state amid the text.
+def check_values(model: Exported, name: str, limits: Limits, reference: LanguageModel, ids: Ids) -> Differences:
+    """Compare an artefact with the reference on rows of a text, whole, ragged and empty, from a state amid the text.
 
-    Int8 rows must also be the same to the bit alone and one token at a time. Raises `ExportError`.
+    An exact one must also give the same to the bit alone and one token at a time, and of any, all that is said of a
+    hidden vector's words must agree to the bit. Raises `ExportError`, which calls the artefact `name`.
     """
     lengths = np.array(ROW_LENGTHS, np.int32)
     width = max(ROW_LENGTHS)
@@ -159,49 +190,58 @@ def check_values(model: OnnxModel, precision: Precision, reference: LanguageMode
             expected, expected_state = _advance(reference, rows[row : row + 1, :count], state[row : row + 1])
             hiddens.append((hidden[row, :count], expected[0]))
             states.append((after[row], expected_state[0]))
-            if precision is Precision.INT8:
-                _check_exact(model, rows[row, :count], state[row : row + 1], hidden[row, :count], after[row])
+            if limits.exact:
+                _check_exact(model, name, rows[row, :count], state[row : row + 1], hidden[row, :count], after[row])
     last = hiddens[0][1]
     with torch.inference_mode():
-        likely = reference.log_probabilities(torch.from_numpy(last)).numpy()
-    found = Differences(
-        _difference(hiddens), _difference(states), _difference([(model.log_probabilities(last), likely)])
-    )
-    for name, value in asdict(found).items():
-        if not value <= VALUE_LIMITS[precision]:  # A NaN is refused too.
+        expected_likely = reference.log_probabilities(torch.from_numpy(last)).numpy()
+    likely = model.log_probabilities(last)
+    found = Differences(_difference(hiddens), _difference(states), _difference([(likely, expected_likely)]))
+    for what, value in asdict(found).items():
+        if not value <= limits.values:  # A NaN is refused too.
             coarse = "; if the model is hardly trained, train it further or export float32 alone"
             raise ExportError(
-                f"{precision}: {name} differs from the reference by {value:.2%} of its spread, more than the "
-                f"{VALUE_LIMITS[precision]:.2%} that a correct export may cause on a sound ONNX Runtime"
-                f"{coarse if precision is Precision.INT8 else ''}"
+                f"{name}: {what} differs from the reference by {value:.2%} of its spread, more than the "
+                f"{limits.values:.2%} that a correct export may cause on a sound runtime"
+                f"{coarse if limits.cost is None else ''}"
             )
+    _check_words(model, name, last, likely)
     return found
 
 
-def check_cost(measured: Measured, precision: Precision, max_cost: float) -> None:
-    """Refuse a precision whose perplexity is too far from the reference's."""
-    if precision is Precision.FLOAT32 and abs(measured.cost) > FLOAT32_LIMIT:
+def check_cost(measured: Measured, name: str, limits: Limits, max_cost: float) -> None:
+    """Refuse an artefact whose perplexity is too far from the reference's."""
+    if limits.cost is not None and abs(measured.cost) > limits.cost:
         raise ExportError(
-            f"float32 changes perplexity by {measured.cost:+.4%}, more than {FLOAT32_LIMIT:.4%}; "
-            "this is a fault of the export or of this ONNX Runtime"
+            f"{name} changes perplexity by {measured.cost:+.4%}, more than {limits.cost:.4%}; "
+            "this is a fault of the export or of this runtime"
         )
-    if precision is Precision.INT8 and measured.cost > max_cost:
+    if limits.cost is None and measured.cost > max_cost:
         raise ExportError(
-            f"{precision} costs {measured.cost:.3%} of perplexity, more than {max_cost:.3%}; "
+            f"{name} costs {measured.cost:.3%} of perplexity, more than {max_cost:.3%}; "
             "export float32 alone, or allow more with --max-cost"
         )
 
 
-def _check_exact(model: OnnxModel, ids: Ids, state: Floats, hidden: Floats, after: Floats) -> None:
+def _check_words(model: Exported, name: str, hidden: Floats, likely: Floats) -> None:
+    """The likeliest words, and every row's last of them as a target, against all log-probabilities."""
+    best = np.argsort(-likely, axis=1, kind="stable")[:, :LIKELIEST].astype(np.int32)
+    values = np.take_along_axis(likely, best, axis=1)
+    ranks = 1 + (likely > values[:, -1:]).sum(axis=1)
+    found, scored = model.top_k(hidden, LIKELIEST), model.score(hidden, best[:, -1].copy())
+    expected = (best, values, values[:, -1], ranks)
+    if not all(map(np.array_equal, (*found, *scored), expected)):
+        raise ExportError(f"{name}: its likeliest words, scores or ranks are not those of its log-probabilities")
+
+
+def _check_exact(model: Exported, name: str, ids: Ids, state: Floats, hidden: Floats, after: Floats) -> None:
     one = np.ones(1, np.int32)
     for t, word in enumerate(ids):
         alone, state = model.advance(np.array([[word]], np.int32), one, state)
         if not np.array_equal(alone[0, 0], hidden[t]):
-            raise ExportError(
-                "int8 results depend on the batch or on how time is cut; this ONNX Runtime cannot be used"
-            )
+            raise ExportError(f"{name}: results depend on the batch or on how time is cut; this runtime cannot be used")
     if not np.array_equal(state[0], after):
-        raise ExportError("int8 states depend on the batch or on how time is cut; this ONNX Runtime cannot be used")
+        raise ExportError(f"{name}: states depend on the batch or on how time is cut; this runtime cannot be used")
 
 
 @torch.inference_mode()

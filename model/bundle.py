@@ -2,7 +2,8 @@
 
     manifest.json           everything about the model, and the sum of every other file
     tokenizer.json          the vocabulary
-    onnx/<precision>/...    graphs and weights of the ONNX engine
+    onnx/<precision>/...    graphs and weights for ONNX Runtime
+    torchscript/float32/... programs for torch
 
 Boundary: files and their sums. Knows nothing of how an artefact is made or run, and imports no torch.
 """
@@ -14,7 +15,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,7 +25,7 @@ from model.errors import BundleError, TextError
 from model.files import sha256_of, write_json
 from model.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 
 _MEND = "restore the file, or export the bundle again"
@@ -41,17 +42,34 @@ class FileSum(_Part):
     bytes: Annotated[int, Field(ge=0)]
 
 
+class Validation(_Part):
+    """What an artefact was measured to do on one machine, against the model that it was made of."""
+
+    device: Literal["cpu", "cuda"]
+    date: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    data: str
+    tokens: int
+    differences: dict[str, float]
+    perplexity: float
+    reference_perplexity: float
+    cost: float
+    """Relative change of perplexity: 0.002 is 0.2% worse than the reference."""
+
+
 class Artefact(_Part):
-    """What one engine needs in one precision, and what it was measured to do when it was accepted."""
+    """What one engine needs in one precision, and where it was validated: when it was accepted, and since."""
 
     files: Annotated[tuple[str, ...], Field(min_length=1)]
-    validated: dict[str, Any]
+    validated: Annotated[tuple[Validation, ...], Field(min_length=1)]
 
 
 class Metric(_Part):
-    """Perplexity of one precision on a named text, read as one stream from the initial `<eos>`."""
+    """Perplexity of one artefact on a named text, read as one stream from the initial `<eos>`."""
 
     data: str
+    engine: str
     precision: str
     perplexity: float
     tokens: int

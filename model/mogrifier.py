@@ -31,7 +31,7 @@ class Mogrifier(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Gate `x [B, N]` and `h [B, M]`."""
         for i, gate in enumerate(self.rounds):
-            if i % 2:
+            if i % 2 == 1:
                 h = gate(x) * h
             else:
                 x = gate(h) * x

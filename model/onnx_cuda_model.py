@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from model.arguments import Floats, Ids
 from model.errors import EngineError
-from model.onnx_model import Floats, Ids, OnnxModel, Rows, load_session, runtime_error
+from model.onnx_model import OnnxModel, Rows, load_session, runtime_error
 
 # isort: split
 # After the module that keeps ONNX Runtime from reporting its use.

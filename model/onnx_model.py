@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model import ranking
+from model.arguments import Floats, Ids, check_advance, check_hidden, check_k, check_targets
 from model.errors import EngineError, EngineMemoryError
 
 # Unless told not to before it is imported, ONNX Runtime gives the machine an id and reports its use to its makers.
@@ -30,8 +31,6 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
 
-Ids = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
 
 RUNTIME_VERSION: str = onnxruntime.__version__
@@ -129,8 +128,7 @@ class OnnxModel:
 
         Returns ids and log-probabilities, both `[N, k]`; a k beyond V gives V of them.
         """
-        if k < 1:
-            raise EngineError(f"top_k needs k of at least 1, not {k}")
+        check_k(k)
         k = min(k, self.vocabulary_size)
         best = np.empty((len(hidden), k), np.int32)
         values = np.empty((len(hidden), k), np.float32)
@@ -144,8 +142,7 @@ class OnnxModel:
 
         A rank is 1 + the number of words strictly likelier.
         """
-        if targets.shape != hidden.shape[:1] or _outside(targets, self.vocabulary_size):
-            raise EngineError(f"score needs a target below {self.vocabulary_size} for each of {len(hidden)} vectors")
+        check_targets(hidden, targets, self.vocabulary_size)
         values = np.empty(len(hidden), np.float32)
         ranks = np.empty(len(hidden), np.int32)
         for rows, chunk in self._heads(hidden):
@@ -159,8 +156,7 @@ class OnnxModel:
 
         All three callers cut `hidden` alike, so float32 sums, whose order depends on the number of rows, agree.
         """
-        if hidden.ndim != 2 or hidden.shape[1] != self.hidden_size:
-            raise EngineError(f"hidden vectors must be [N, {self.hidden_size}], not {list(hidden.shape)}")
+        check_hidden(hidden, self.hidden_size)
         for start in range(0, len(hidden), self._head_rows):
             rows = slice(start, min(start + self._head_rows, len(hidden)))
             yield rows, _run(self._head, {"hidden": hidden[rows]})[0]
@@ -172,15 +168,7 @@ class OnnxModel:
         )
 
     def _check_advance(self, ids: Ids, lengths: Ids, state: Floats) -> None:
-        if ids.ndim != 2 or lengths.shape != ids.shape[:1] or state.shape != (len(ids), self.state_size):
-            raise EngineError(
-                f"advance needs ids [B, T], lengths [B] and state [B, {self.state_size}], "
-                f"not {list(ids.shape)}, {list(lengths.shape)} and {list(state.shape)}"
-            )
-        if _outside(lengths, ids.shape[1] + 1):
-            raise EngineError(f"lengths must be 0 to {ids.shape[1]}")
-        if _outside(ids[np.arange(ids.shape[1]) < lengths[:, None]], self.vocabulary_size):
-            raise EngineError(f"ids must be 0 to {self.vocabulary_size - 1}")
+        check_advance(ids, lengths, state, vocabulary_size=self.vocabulary_size, state_size=self.state_size)
 
 
 def load_session(
@@ -227,11 +215,6 @@ def _run(session: onnxruntime.InferenceSession, feeds: Mapping[str, npt.NDArray[
     except Exception as error:  # The runtime's exceptions share no base but Exception.
         raise runtime_error(error) from error
     return outputs
-
-
-def _outside(values: Ids, size: int) -> bool:
-    """Whether any value is not in 0..size-1."""
-    return bool(values.size) and (int(values.min()) < 0 or int(values.max()) >= size)
 
 
 def _last_size(value: Any) -> int:

@@ -81,7 +81,36 @@ class GroupedRecurrence(torch.autograd.Function):
 
 def grouped_recurrence(pre: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
     """`GroupedRecurrence` as a function; `weight` may be a linear context's `[4, M, M]`, which is one group."""
+    if not torch.is_grad_enabled():
+        h, c = grouped_inference(pre, weight, h0, c0)
+        return h, c[-1]
     if weight.dim() == 3:
         weight = weight.unsqueeze(1)
     h, c = GroupedRecurrence.apply(pre, weight, h0, c0)  # type: ignore[no-untyped-call]
     return h, c
+
+
+def grouped_inference(pre: Tensor, weight: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The same without gradients: h and c of every step, each `[T, B, M]`. TorchScript knows all that is used.
+
+    The weight is read where it lies, one product a gate and group: to join the four gates' takes a copy, which costs
+    several times as much as one step of one sequence.
+    """
+    if weight.dim() == 3:
+        weight = weight.unsqueeze(1)
+    steps, batch, size = pre.shape[0], pre.shape[1], pre.shape[3]
+    groups, m = weight.shape[1], weight.shape[2]
+    context = weight.to(pre.dtype).flatten(0, 1).transpose(1, 2)
+    pre = pre.view(steps, batch, 4, groups, m).permute(0, 2, 3, 1, 4).reshape(steps, 4 * groups, batch, m)
+    h = h.to(pre.dtype).view(batch, groups, m).transpose(0, 1)
+    c = c.view(batch, groups, m).transpose(0, 1)
+    hs: list[Tensor] = []
+    cs: list[Tensor] = []
+    for t in range(steps):
+        i, f, g, o = torch.baddbmm(pre[t], h.repeat(4, 1, 1), context).view(4, groups, batch, m).unbind(0)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = (torch.sigmoid(o) * torch.tanh(c)).to(pre.dtype)
+        hs.append(h)
+        cs.append(c)
+    shape = (steps, batch, size)
+    return torch.stack(hs).transpose(1, 2).reshape(shape), torch.stack(cs).transpose(1, 2).reshape(shape)

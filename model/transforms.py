@@ -1,7 +1,8 @@
 """The three maps from a vector to the four gates: linear (Eq. 1), pyramidal (Eq. 2 and 3) and grouped (Eq. 4).
 
 Boundary: one vector in, four gate pre-activations out. No recurrence, no gating, no state.
-Every transform maps `[..., N]` to `[..., 4, M]`, gates in the order of `model.config.GATES`.
+Every transform maps `[..., N]` to `[..., 4, M]`, gates in the order of `model.config.GATES`. They keep to the part of
+Python that TorchScript knows, for `model.inference`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class LinearTransform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
-        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).view(*x.shape[:-1], *self.bias.shape)
+        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).view(x.shape[:-1] + self.bias.shape)
 
 
 class GroupedTransform(nn.Module):
@@ -45,8 +46,10 @@ class GroupedTransform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
-        grouped = torch.einsum("...gn,vgmn->...vgm", x.view(*x.shape[:-1], self.groups, -1), self.weight)
-        return grouped.flatten(-2) + self.bias
+        rows = x.reshape(-1, self.groups, self.weight.shape[3]).transpose(0, 1)
+        # The weight is a view here: einsum copies it, which costs more than the product of a few rows.
+        grouped = torch.matmul(rows, self.weight.transpose(2, 3)).permute(2, 0, 1, 3)
+        return grouped.reshape(x.shape[:-1] + self.bias.shape) + self.bias
 
 
 class PyramidalTransform(nn.Module):
@@ -61,10 +64,11 @@ class PyramidalTransform(nn.Module):
         )
         self.levels = nn.ModuleList(_Level(n, o, fan_in=outputs) for n, o in sizes)
         self.bias = uniform(4, outputs, fan_in=outputs)
-        self.subsampling = config.subsampling
-        self.average_kernels = average_kernels(config.levels, config.average_kernels)
-        if config.subsampling is Subsampling.CONVOLUTION:
-            self.kernels = uniform(config.levels - 1, 3, fan_in=3)
+        self.subsampling = config.subsampling.value
+        # TorchScript cannot tell what an empty list is of.
+        self.average_kernels = average_kernels(config.levels, config.average_kernels) or [0]
+        convolution = config.subsampling is Subsampling.CONVOLUTION
+        self.kernels = uniform(config.levels - 1, 3, fan_in=3) if convolution else None
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The K versions of x, `[..., ceil(N / 2^k)]`, longest first (Eq. 3)."""
@@ -74,22 +78,23 @@ class PyramidalTransform(nn.Module):
         return views
 
     def _halve(self, x: Tensor, k: int) -> Tensor:
-        rows = x.flatten(0, -2).unsqueeze(1) if x.dim() > 1 else x[None, None]
-        match self.subsampling:
-            case Subsampling.SKIP:
-                return x[..., ::2]
-            case Subsampling.AVERAGE:
-                kernel = self.average_kernels[k]
-                halved = F.avg_pool1d(rows, kernel, stride=2, padding=(kernel - 1) // 2)
-            case Subsampling.MAX:
-                halved = F.max_pool1d(rows, 3, stride=2, padding=1)
-            case Subsampling.CONVOLUTION:
-                halved = F.conv1d(rows, self.kernels[k][None, None], stride=2, padding=1).tanh()
-        return halved.reshape(*x.shape[:-1], -1)
+        if self.subsampling == "skip":
+            return x[..., ::2]
+        rows = x.reshape(-1, 1, x.shape[-1])
+        kernels = self.kernels
+        if kernels is not None:
+            halved = F.conv1d(rows, kernels[k][None, None], stride=2, padding=1).tanh()
+        elif self.subsampling == "max":
+            halved = F.max_pool1d(rows, 3, stride=2, padding=1)
+        else:
+            kernel = self.average_kernels[k]
+            halved = F.avg_pool1d(rows, kernel, stride=2, padding=(kernel - 1) // 2)
+        return halved.reshape(x.shape[:-1] + halved.shape[-1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
-        levels = [level(view) for level, view in zip(self.levels, self.pyramid(x), strict=True)]
+        views = self.pyramid(x)
+        levels = [level(views[k]) for k, level in enumerate(self.levels)]
         return torch.cat(levels, dim=-1) + self.bias
 
 
@@ -101,7 +106,7 @@ class _Level(nn.Module):
         self.weight = uniform(4, outputs, inputs, fan_in=fan_in)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.flatten(0, 1)).view(*x.shape[:-1], *self.weight.shape[:2])
+        return F.linear(x, self.weight.flatten(0, 1)).view(x.shape[:-1] + self.weight.shape[:2])
 
 
 def average_kernels(levels: int, kind: AverageKernels) -> list[int]:

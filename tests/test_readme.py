@@ -213,7 +213,7 @@ def figures() -> dict[str, str]:
         "validation": f"{record['perplexity']['valid']:.2f}",
         "test": f"{record['perplexity']['test']:.2f}",
         "validation in int8": f"{int8['perplexity']:.2f}",
-        "cost of int8": f"{manifest['engines']['onnx']['int8']['validated']['cost']:.3%}",
+        "cost of int8": f"{manifest['engines']['onnx']['int8']['validated'][0]['cost']:.3%}",
         "parameters": f"{record['parameters'] / 1e6:.1f} M parameters",
         "epochs": f"{record['recipe']['epochs']} epochs",
         "minutes": f"{record['seconds'] / 60:.0f} minutes",

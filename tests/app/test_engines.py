@@ -12,9 +12,10 @@ from app.engines import Engine, load_engine
 from export.cli import main
 from export.quantize import Precision
 from model import onnx_model
+from model.arguments import Floats
 from model.bundle import Bundle, open_bundle
 from model.errors import EngineError
-from model.onnx_model import MAX_TOKENS, Floats, OnnxModel
+from model.onnx_model import MAX_TOKENS, OnnxModel
 from tests.export.reference import ReferenceModel
 from tests.export.samples import build, config_of, random_ids, random_states, random_weights, write_checkpoint
 

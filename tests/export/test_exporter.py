@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from export import exporter
+from export import exporter, graphs
 from export.cli import main
-from export.exporter import write_text
-from export.validate import OnnxReader, perplexity
+from export.texts import write_text
+from export.validate import ExportedReader, perplexity
 from model.bundle import open_bundle
 from model.checkpoint import load_checkpoint
 from model.onnx_model import OnnxModel
@@ -74,19 +74,21 @@ def test_an_export_is_a_bundle_that_says_what_it_was_validated_on(
     stream = np.concatenate([[vocabulary.eos_id], ids]).astype(np.int32)
     hidden, _ = reference.advance(stream[:-1], np.zeros(CONFIG.state_size))
     expected = math.exp(-reference.log_probabilities(hidden)[np.arange(len(ids)), ids].mean())
-    assert [(m.data, m.precision, m.tokens) for m in manifest.metrics] == [
-        ("a song", "float32", len(ids)),
-        ("a song", "int8", len(ids)),
+    assert [(m.data, m.engine, m.precision, m.tokens) for m in manifest.metrics] == [
+        ("a song", "onnx", "float32", len(ids)),
+        ("a song", "onnx", "int8", len(ids)),
     ]
     for metric, tolerance in zip(manifest.metrics, (1e-6, 0.002), strict=True):
         artefact = manifest.engines["onnx"][metric.precision]
         assert metric.perplexity == pytest.approx(expected, rel=tolerance)
-        assert artefact.validated["reference_perplexity"] == pytest.approx(expected, rel=1e-6)
-        assert artefact.validated["versions"].keys() == {"python", "numpy", "onnx", "onnxruntime", "torch"}
-        assert artefact.validated["data"] == "a song"
+        [record] = artefact.validated
+        assert record.reference_perplexity == pytest.approx(expected, rel=1e-6)
+        assert record.cost == metric.perplexity / record.reference_perplexity - 1
+        assert record.versions.keys() == {"python", "numpy", "onnx", "onnxruntime", "torch"}
+        assert (record.device, record.data, record.tokens) == ("cpu", "a song", len(ids))
         assert f"{metric.perplexity:.4f}" in report
         loaded = OnnxModel(bundle.paths(artefact), threads=1)
-        assert perplexity(OnnxReader(loaded), ids, vocabulary.eos_id, lambda _: None) == metric.perplexity
+        assert perplexity(ExportedReader(loaded), ids, vocabulary.eos_id, lambda _: None) == metric.perplexity
 
 
 def test_one_precision_may_be_chosen_and_without_a_text_no_quality_is_claimed(
@@ -98,8 +100,8 @@ def test_one_precision_may_be_chosen_and_without_a_text_no_quality_is_claimed(
     assert manifest.name == "checkpoint"
     assert set(manifest.engines["onnx"]) == {"int8"}
     assert manifest.metrics == ()
-    validated = manifest.engines["onnx"]["int8"].validated
-    assert (validated["data"], validated["tokens"]) == ("text the model wrote", 300)
+    [record] = manifest.engines["onnx"]["int8"].validated
+    assert (record.data, record.tokens) == ("text the model wrote", 300)
 
 
 def test_the_text_a_model_writes_is_always_the_same_and_follows_its_distribution(checkpoint: Path) -> None:
@@ -173,7 +175,7 @@ def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(
     def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(exporter, "write_atomically", full)
+    monkeypatch.setattr(graphs, "write_atomically", full)
     assert run(monkeypatch, *options, "--force") == 2
     assert "cannot be written: No space left on device" in one_error(capsys)
     assert open_bundle(out).sha256 == before

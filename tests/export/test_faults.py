@@ -9,14 +9,16 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from export import exporter
+from export import exporter, forms, graphs
 from export.cli import main
-from export.exporter import Text
+from export.forms import OnnxForm
+from export.texts import Text
 from export.validate import Differences
 from model.bundle import open_bundle
 from tests.export.samples import config_of, random_weights, write_checkpoint
@@ -29,11 +31,10 @@ Fault = Callable[[Path, int], AbstractContextManager[Moments]]
 def _nothing_but_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what an export does between its writes: it is tested elsewhere, and these tests export often."""
     wait_for_no_disk(monkeypatch)
-    monkeypatch.setattr(exporter, "write_text", lambda *_: Text(None, np.zeros(1, np.int32)))
-    monkeypatch.setattr(exporter, "OnnxModel", lambda *_: None)
-    monkeypatch.setattr(exporter, "check_signatures", lambda *_: None)
+    monkeypatch.setattr(exporter, "text_for", lambda *_: Text(None, np.zeros(1, np.int32)))
+    monkeypatch.setattr(OnnxForm, "load", lambda *_: [None])
     monkeypatch.setattr(exporter, "check_values", lambda *_: Differences(0.0, 0.0, 0.0))
-    monkeypatch.setattr(exporter, "OnnxReader", lambda *_: None)
+    monkeypatch.setattr(exporter, "ExportedReader", lambda *_: None)
     monkeypatch.setattr(exporter, "perplexity", lambda *_: 2.0)
 
 
@@ -91,7 +92,7 @@ def test_whenever_an_export_is_stopped_there_is_the_old_bundle_or_the_new_one_an
     fault: Fault,
     name: str | None,
 ) -> None:
-    monkeypatch.setattr(exporter, "STEP_LENGTHS", (1,))
+    monkeypatch.setattr(graphs, "STEP_LENGTHS", (1,))
     old = tmp_path / "old"
     old.mkdir()
     if name:
@@ -112,14 +113,22 @@ def test_whenever_an_export_is_stopped_there_is_the_old_bundle_or_the_new_one_an
     assert problems == []
 
 
-@pytest.mark.parametrize("place", ["load_checkpoint", "fold_model", "perplexity", "write_manifest"])
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [(exporter, "load_checkpoint"), (forms, "fold_model"), (exporter, "perplexity"), (exporter, "write_manifest")],
+)
 def test_ctrl_c_at_any_stage_is_one_line(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: ModuleType,
+    place: str,
 ) -> None:
     def press(*_: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(exporter, place, press)
+    monkeypatch.setattr(module, place, press)
     assert run(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "bundle") == 2
     assert "interrupted; nothing was written" in one_error(capsys)
     assert set(tmp_path.iterdir()) == {checkpoint}

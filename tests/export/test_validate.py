@@ -9,22 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from export.forms import OnnxForm
 from export.quantize import Precision
 from export.validate import (
     CHUNK_TOKENS,
     Differences,
+    ExportedReader,
     Measured,
-    OnnxReader,
-    TorchReader,
+    ReferenceReader,
     check_cost,
     check_signatures,
     check_values,
     perplexity,
 )
+from model.arguments import Floats, Ids
 from model.config import ModelConfig
 from model.errors import ExportError
 from model.language_model import LanguageModel
-from model.onnx_model import Floats, Ids, OnnxModel
+from model.onnx_model import OnnxModel
 from tests.export.reference import ReferenceModel
 from tests.export.samples import Weights, build, config_of, random_ids, random_weights
 
@@ -39,6 +41,16 @@ def torch_model(weights: Weights, config: ModelConfig = CONFIG) -> LanguageModel
     return model.eval()
 
 
+def check(model: OnnxModel, precision: Precision, reference: LanguageModel) -> Differences:
+    """The values of a precision's graphs."""
+    return check_values(model, f"onnx {precision}", OnnxForm(precision).limits, reference, IDS)
+
+
+def check_perplexity(perplexity: float, precision: Precision, max_cost: float) -> None:
+    """A perplexity where the reference's is 100."""
+    check_cost(measured(perplexity), f"onnx {precision}", OnnxForm(precision).limits, max_cost)
+
+
 def measured(perplexity: float) -> Measured:
     return Measured(Differences(0, 0, 0), perplexity, 100.0)
 
@@ -51,8 +63,8 @@ def test_perplexity_is_of_one_stream_from_eos(tmp_path: Path) -> None:
     expected = math.exp(-likely.mean())
     done: list[int] = []
     exported = build(CONFIG, weights, Precision.FLOAT32, tmp_path)
-    assert perplexity(TorchReader(torch_model(weights)), IDS, EOS, done.append) == pytest.approx(expected, rel=1e-6)
-    assert perplexity(OnnxReader(exported), IDS, EOS, done.append) == pytest.approx(expected, rel=1e-6)
+    assert perplexity(ReferenceReader(torch_model(weights)), IDS, EOS, done.append) == pytest.approx(expected, rel=1e-6)
+    assert perplexity(ExportedReader(exported), IDS, EOS, done.append) == pytest.approx(expected, rel=1e-6)
     assert done == [CHUNK_TOKENS, CHUNK_TOKENS, 3] * 2
 
 
@@ -76,7 +88,7 @@ def test_a_faithful_export_is_accepted_with_its_differences(
     weights = random_weights(config)
     exported = build(config, weights, precision, tmp_path, lengths=(1, 4, 16))
     check_signatures(exported, config)
-    found = check_values(exported, precision, torch_model(weights, config), IDS)
+    found = check(exported, precision, torch_model(weights, config))
     assert all(least <= value <= most for value in (found.hidden, found.state, found.log_probabilities))
 
 
@@ -89,7 +101,7 @@ def test_values_of_another_model_are_refused(precision: Precision, changed: str,
     exported = build(CONFIG, weights, precision, tmp_path)
     other = weights | {changed: np.roll(weights[changed], 1, axis=0)}
     with pytest.raises(ExportError, match=f"{precision}: (hidden|state) differs from the reference by"):
-        check_values(exported, precision, torch_model(other), IDS)
+        check(exported, precision, torch_model(other))
 
 
 def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -97,7 +109,7 @@ def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
     exported = build(CONFIG, weights, Precision.FLOAT32, tmp_path)
     other = weights | {"decoder.bias": weights["decoder.bias"][::-1].copy()}
     with pytest.raises(ExportError, match="float32: log_probabilities differs"):
-        check_values(exported, Precision.FLOAT32, torch_model(other), IDS)
+        check(exported, Precision.FLOAT32, torch_model(other))
 
 
 def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
@@ -105,7 +117,7 @@ def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     broken = weights | {"layers.1.input.bias": np.full_like(weights["layers.1.input.bias"], np.nan)}
     exported = build(CONFIG, broken, Precision.FLOAT32, tmp_path)
     with pytest.raises(ExportError, match="differs from the reference by nan%"):
-        check_values(exported, Precision.FLOAT32, torch_model(weights), IDS)
+        check(exported, Precision.FLOAT32, torch_model(weights))
 
 
 def test_int8_results_that_depend_on_the_batch_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +130,8 @@ def test_int8_results_that_depend_on_the_batch_are_refused(tmp_path: Path, monke
         return hidden * np.float32(1 + 1e-7 * len(ids)), after
 
     monkeypatch.setattr(OnnxModel, "advance", inexact)
-    with pytest.raises(ExportError, match="int8 results depend on the batch"):
-        check_values(exported, Precision.INT8, torch_model(weights), IDS)
+    with pytest.raises(ExportError, match="int8: results depend on the batch"):
+        check(exported, Precision.INT8, torch_model(weights))
 
 
 def test_signatures_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -129,11 +141,11 @@ def test_signatures_of_another_model_are_refused(tmp_path: Path) -> None:
 
 
 def test_costs_are_refused_beyond_their_limits_only() -> None:
-    check_cost(measured(100.009), Precision.FLOAT32, 0)
-    check_cost(measured(100.19), Precision.INT8, 0.002)
-    check_cost(measured(90), Precision.INT8, 0.002)
+    check_perplexity(100.009, Precision.FLOAT32, 0)
+    check_perplexity(100.19, Precision.INT8, 0.002)
+    check_perplexity(90, Precision.INT8, 0.002)
     with pytest.raises(ExportError, match=r"int8 costs 0\.210% of perplexity, more than 0\.200%"):
-        check_cost(measured(100.21), Precision.INT8, 0.002)
+        check_perplexity(100.21, Precision.INT8, 0.002)
     for value in (99.98, 100.02):
         with pytest.raises(ExportError, match="float32 changes perplexity"):
-            check_cost(measured(value), Precision.FLOAT32, 0.5)
+            check_perplexity(value, Precision.FLOAT32, 0.5)

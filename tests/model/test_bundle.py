@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.bundle import Artefact, FileSum, Manifest, Metric, open_bundle, sums_of, write_manifest
+from model.bundle import Artefact, FileSum, Manifest, Metric, Validation, open_bundle, sums_of, write_manifest
 from model.config import ModelConfig
 from model.conventions import Convention
 from model.errors import BundleError
@@ -18,6 +18,18 @@ from model.vocabulary import Vocabulary
 
 MODEL = ModelConfig(vocabulary_size=3, embedding_size=4, hidden_size=4, layers=1)
 GRAPH = "onnx/int8/head.onnx"
+VALIDATION = Validation(
+    device="cpu",
+    date="2020-01-01",
+    hardware={"cores": 2},
+    versions={"onnxruntime": "1.0"},
+    data="some text",
+    tokens=7,
+    differences={"hidden": 0.01},
+    perplexity=12.5,
+    reference_perplexity=12.4,
+    cost=12.5 / 12.4 - 1,
+)
 
 
 @pytest.fixture
@@ -28,13 +40,13 @@ def folder(tmp_path: Path) -> Path:
     (folder / GRAPH).write_bytes(b"graph")
     Vocabulary(["<eos>", "<unk>", "word"], Convention.PTB).save(folder / "tokenizer.json")
     manifest = Manifest(
-        format_version=1,
+        format_version=2,
         name="small",
         model=MODEL,
         convention=Convention.PTB,
         files=sums_of(folder),
-        engines={"onnx": {"int8": Artefact(files=(GRAPH,), validated={"date": "2020-01-01"})}},
-        metrics=(Metric(data="some text", precision="int8", perplexity=12.5, tokens=7),),
+        engines={"onnx": {"int8": Artefact(files=(GRAPH,), validated=(VALIDATION,))}},
+        metrics=(Metric(data="some text", engine="onnx", precision="int8", perplexity=12.5, tokens=7),),
         training={"seed": 1},
         licence=None,
         attribution="its authors",
@@ -50,6 +62,14 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> No
     path.write_text(json.dumps(data), encoding="utf-8")
 
 
+def older(data: dict[str, Any]) -> None:
+    data["format_version"] = 1
+
+
+def unvalidated(data: dict[str, Any]) -> None:
+    data["engines"]["onnx"]["int8"]["validated"] = []
+
+
 def test_a_bundle_comes_back_as_it_was_written(folder: Path) -> None:
     bundle = open_bundle(folder)
     assert bundle.manifest.model == MODEL
@@ -57,6 +77,7 @@ def test_a_bundle_comes_back_as_it_was_written(folder: Path) -> None:
     assert bundle.manifest.metrics[0].perplexity == 12.5
     assert bundle.manifest.attribution == "its authors"
     assert bundle.vocabulary().words == ("<eos>", "<unk>", "word")
+    assert bundle.manifest.engines["onnx"]["int8"].validated == (VALIDATION,)
     assert bundle.paths(bundle.manifest.engines["onnx"]["int8"]) == [folder / GRAPH]
 
 
@@ -85,7 +106,16 @@ def test_fields_of_a_later_program_are_ignored(folder: Path) -> None:
         (lambda f: (f / "manifest.json").unlink(), "manifest.json", "is missing"),
         (lambda f: (f / "manifest.json").write_bytes(b"{"), "manifest.json", "not valid JSON"),
         (lambda f: (f / "manifest.json").write_bytes(b"[1]"), "manifest.json", "format version None"),
-        (lambda f: change_manifest(f, lambda d: d.update(format_version=2)), "manifest.json", "format version 2"),
+        (
+            lambda f: change_manifest(f, older),
+            "manifest.json",
+            "format version 1, this program reads 2",
+        ),
+        (
+            lambda f: change_manifest(f, lambda d: d["engines"]["onnx"]["int8"].update(validated=[])),
+            "",
+            "validated: Tup",
+        ),
         (lambda f: change_manifest(f, lambda d: d.pop("name")), "manifest.json", "name: Field required"),
         (lambda f: change_manifest(f, lambda d: d["model"].update(groups=3)), "manifest.json", "groups=3"),
         (lambda f: change_manifest(f, lambda d: d.update(convention="x")), "manifest.json", "convention"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from export.quantize import Precision
 from model import onnx_cuda_model, onnx_model
+from model.arguments import Floats
 from model.errors import EngineError, EngineMemoryError
 from model.onnx_cuda_model import OnnxCudaModel
 from model.onnx_model import OnnxModel
@@ -71,7 +72,7 @@ def test_the_state_is_sent_to_the_device_once_for_as_long_as_the_same_rows_go_on
     sent = []
     send = onnxruntime.OrtValue.ortvalue_from_numpy
 
-    def watched(array: onnx_model.Floats, *device: str) -> object:
+    def watched(array: Floats, *device: str) -> object:
         sent.append(array.shape)
         return send(array, *device)
 

@@ -41,6 +41,7 @@ def test_the_maximum_is_over_three_elements_and_padding_never_wins() -> None:
 
 def test_the_convolution_is_one_learned_kernel_a_level_under_tanh() -> None:
     transform = PyramidalTransform(4, 12, config(subsampling=Subsampling.CONVOLUTION, levels=2))
+    assert transform.kernels is not None
     with torch.no_grad():
         transform.kernels.copy_(torch.tensor([[0.5, 1.0, -1.0]]))
     levels = transform.pyramid(torch.tensor([0.1, 0.2, 0.3, 0.4]))

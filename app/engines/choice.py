@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from app.engines import probes
 from app.engines.base import Engine
@@ -65,10 +64,18 @@ def _onnx_cuda(_: Bundle, files: Sequence[Path], __: Candidate, threads: int) ->
     return OnnxCudaEngine(files, threads)
 
 
+def _torchscript(_: Bundle, files: Sequence[Path], candidate: Candidate, threads: int) -> Engine:
+    from app.engines.torchscript import TorchScriptEngine  # noqa: PLC0415 - loads torch
+
+    return TorchScriptEngine(files, candidate.device, threads)
+
+
 CANDIDATES = (
     Candidate("onnx-cuda", "float32", "cuda", "onnx", probes.onnx_cuda, _onnx_cuda),
+    Candidate("torchscript", "float32", "cuda", "torchscript", probes.torch_cuda, _torchscript),
     Candidate("onnx", "int8", "cpu", "onnx", probes.onnx, _onnx),
     Candidate("onnx", "float32", "cpu", "onnx", probes.onnx, _onnx),
+    Candidate("torchscript", "float32", "cpu", "torchscript", probes.torch_cpu, _torchscript),
 )
 """Every way to run a bundle, the fastest first. On the CPU the order is what `make bench` measures. On CUDA nothing was
 measured yet and it is what is to be expected: the kernels read half the bytes of float32 in a handful of launches, ONNX
@@ -145,9 +152,8 @@ def offers(bundle: Bundle, engine: str = AUTO, precision: str = AUTO) -> list[Of
 
 
 def devices_validated_on(artefact: Artefact) -> set[str]:
-    """Kinds of device on which an artefact was measured when it was accepted."""
-    records: Any = artefact.validated
-    return {"cpu"} if isinstance(records, dict) else {record.device for record in records}
+    """Kinds of device on which an artefact was measured, when it was accepted and since."""
+    return {record.device for record in artefact.validated}
 
 
 def _refusal(bundle: Bundle, wanted: Sequence[Candidate]) -> str:

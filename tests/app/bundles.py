@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.app.fakes import CORPUS, small_vocabulary
 
 
-def export_small_bundle(folder: Path) -> Path:
-    """Export a random model of `small_vocabulary` in float32 and int8; return the bundle's folder.
+def export_small_bundle(folder: Path, engines: Sequence[str] = ("onnx",)) -> Path:
+    """Export a random model of `small_vocabulary` for some engines in all their precisions; return the bundle's folder.
 
     The checkpoint stays beside it, in `checkpoint`.
     """
@@ -31,6 +32,8 @@ def export_small_bundle(folder: Path) -> Path:
     checkpoint, text, bundle = folder / "checkpoint", folder / "text.txt", folder / "bundle"
     save_checkpoint(checkpoint, model, vocabulary, {"data": "made for tests"})
     text.write_text("\n".join(CORPUS), encoding="utf-8")
-    options = Options(name="small", texts=[text], licence="MIT", attribution="the tests", max_cost=0.05)
+    options = Options(
+        name="small", texts=[text], licence="MIT", attribution="the tests", max_cost=0.05, engines=engines
+    )
     export_bundle(checkpoint, bundle, options, lambda stage, total, done: None)
     return bundle

@@ -14,7 +14,7 @@ import pytest
 from app.engines import choice, load_engine
 from app.engines.choice import CANDIDATES, choose, devices_validated_on, offers
 from app.settings import PROJECT_ROOT
-from model.bundle import Artefact, Bundle, open_bundle
+from model.bundle import Bundle, open_bundle
 from model.errors import EngineError
 from tests.app.bundles import export_small_bundle
 from tests.app.commands import run
@@ -131,15 +131,20 @@ def test_a_bundle_without_any_artefact_is_refused_with_how_to_export_one(bundle:
         load_engine(empty)
 
 
-def test_an_artefact_of_an_older_format_was_validated_on_a_cpu() -> None:
-    assert devices_validated_on(Artefact(files=("a",), validated={"date": "2020-01-01"})) == {"cpu"}
+def test_an_artefact_counts_as_validated_on_every_kind_of_device_that_it_has_a_record_of(bundle: Bundle) -> None:
+    accepted = bundle.manifest.engines["onnx"]["float32"]
+    assert devices_validated_on(accepted) == {"cpu"}
+    on_a_gpu = accepted.validated[0].model_copy(update={"device": "cuda"})
+    both = accepted.model_copy(update={"validated": (*accepted.validated, on_a_gpu)})
+    assert devices_validated_on(both) == {"cpu", "cuda"}
 
 
 def test_the_fastest_on_a_gpu_comes_before_all_that_runs_on_a_cpu() -> None:
     ways = [(candidate.engine, candidate.precision, candidate.device) for candidate in CANDIDATES]
     assert len(set(ways)) == len(ways)
-    assert ways.index(("onnx-cuda", "float32", "cuda")) < ways.index(("onnx", "int8", "cpu"))
-    assert ways.index(("onnx", "int8", "cpu")) < ways.index(("onnx", "float32", "cpu"))
+    on_the_cpu = [(engine, precision) for engine, precision, device in ways if device == "cpu"]
+    assert on_the_cpu == [("onnx", "int8"), ("onnx", "float32"), ("torchscript", "float32")]
+    assert {device for _, _, device in ways[: -len(on_the_cpu)]} == {"cuda"}
 
 
 def test_the_terminal_lists_every_engine_with_what_it_lacks(

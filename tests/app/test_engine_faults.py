@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 from app.engines import choice
 from app.engines.base import Floats, Ids
@@ -18,6 +19,8 @@ from app.reading import Reading, Result
 from app.scheduler import Scheduler
 from app.served_model import ServedModel, open_model
 from app.settings import Settings
+from export.forms import ENGINES
+from model import torchscript_model
 from model.bundle import Bundle, open_bundle
 from model.errors import EngineError, EngineMemoryError
 from tests.app.bundles import export_small_bundle
@@ -34,7 +37,7 @@ FULL = "Failed to allocate memory for requested buffer of size 4294967296"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return open_bundle(export_small_bundle(tmp_path_factory.mktemp("faults")))
+    return open_bundle(export_small_bundle(tmp_path_factory.mktemp("faults"), ENGINES))
 
 
 @pytest.fixture(params=EVERY_ENGINE)
@@ -53,6 +56,12 @@ def memory_is_full(patch: pytest.MonkeyPatch) -> None:
 
     for name in ("run", "run_with_iobinding"):
         patch.setattr(onnxruntime.InferenceSession, name, full)
+
+    def full_in_torch(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4.00 GiB.")
+
+    for name in ("advance", "log_probabilities"):
+        patch.setattr(torchscript_model._Scripted, name, full_in_torch)
 
 
 def test_a_batch_for_which_there_is_no_memory_fails_alone(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.engines import Engine
 from app.engines.base import Floats, Ids
+from export.forms import ENGINES
 from model.bundle import Bundle, open_bundle
 from model.checkpoint import load_checkpoint
 from model.errors import EngineError
@@ -23,7 +24,7 @@ from tests.app.every_engine import EVERY_ENGINE, EXACT, TOLERANCE, Build
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return open_bundle(export_small_bundle(tmp_path_factory.mktemp("every")))
+    return open_bundle(export_small_bundle(tmp_path_factory.mktemp("every"), ENGINES))
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,9 @@ class OnnxCudaModel(OnnxModel):
             return load_session(path, threads)
         return load_session(path, threads, CUDA_PROVIDER, SETTINGS)
 
+    def _load_lanes(self, steps: Mapping[int, Path], threads: int) -> dict[int, onnxruntime.InferenceSession]:
+        return {}  # A device shares its work out by itself.
+
     def _step(self, length: int, words: Mapping[str, Ids], state: Any) -> tuple[Floats, Any]:
         """One run of a step graph on a state that is on the device: hidden here, and the state after it there."""
         session = self._steps[length]

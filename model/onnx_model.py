@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,9 @@ class OnnxModel:
         if missing := {steps_name(1), HEAD} - by_name.keys():
             raise EngineError(f"the bundle lists no {min(missing)}; export it again")
         self._steps = {length: self._load(steps[length], threads) for length in sorted(steps, reverse=True)}
+        self._lanes = self._load_lanes(steps, threads)
+        self._pool = ThreadPoolExecutor(threads, "lane")
+        self._threads = threads
         self._head = self._load(by_name[HEAD], threads)
         self.hidden_size, self.vocabulary_size = (
             _last_size(value) for value in (self._head.get_inputs()[0], self._head.get_outputs()[0])
@@ -91,21 +96,37 @@ class OnnxModel:
         hidden = np.zeros((*ids.shape, self.hidden_size), np.float32)
         state = state.copy()
         for steps, parts in self._runs(lengths):
-            for rows in parts:
+            length = steps.stop - steps.start
+            sessions = self._lanes if len(parts) > 1 and length in self._lanes else self._steps
+
+            def read(rows: Rows, session: onnxruntime.InferenceSession, steps: slice) -> None:
                 feeds = self._words(ids, lengths, rows, steps) | {"state": state[rows]}
-                hidden[rows, steps], state[rows] = _run(self._steps[steps.stop - steps.start], feeds)
+                hidden[rows, steps], state[rows] = _run(session, feeds)
+
+            runs = (parts, [sessions[length]] * len(parts), [steps] * len(parts))
+            # Raises what any of the runs raised.
+            deque((self._pool.map if sessions is self._lanes else map)(read, *runs), maxlen=0)
         return hidden, state
 
     def _load(self, path: Path, threads: int) -> onnxruntime.InferenceSession:
         return load_session(path, threads)
 
+    def _load_lanes(self, steps: Mapping[int, Path], threads: int) -> dict[int, onnxruntime.InferenceSession]:
+        """The longer graphs once more, to be run on one thread by as many threads as there are.
+
+        A step has too little work to be shared out; rows have nothing to do with one another.
+        """
+        return {length: self._load(path, 1) for length, path in steps.items() if length > 1} if threads > 1 else {}
+
     def _runs(self, lengths: Ids) -> Iterator[tuple[slice, list[Rows]]]:
         """The steps that each run takes, in order, and the rows that have any of them left: a part of them a run."""
         start = 0
         while (rows := np.flatnonzero(lengths > start)).size:
-            parts = np.array_split(rows, -(-rows.size // MAX_TOKENS))
-            length = self._length_of_run(len(parts[0]), int(lengths.max()) - start)
-            yield slice(start, start + length), parts
+            remaining = int(lengths.max()) - start
+            fewest = -(-rows.size // MAX_TOKENS)
+            parts = max(fewest, min(self._threads, rows.size)) if self._lanes else fewest
+            length = self._length_of_run(-(-rows.size // parts), remaining)
+            yield slice(start, start + length), np.array_split(rows, parts if length > 1 else fewest)
             start += length
 
     def _words(self, ids: Ids, lengths: Ids, rows: Rows, steps: slice) -> dict[str, Ids]:

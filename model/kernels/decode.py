@@ -14,7 +14,7 @@ from model.kernels.launch import PROGRAMS, Launch, blocks, power_of_two
 from model.kernels.tiles import gating, lane_offsets, lanes_inside, product
 
 MOST_ROWS = 64
-"""Rows of one program; larger batches read the weights once for every so many."""
+"""Most rows of one program; larger batches read the weights more than once. Four bytes a weight leave room for 16."""
 
 
 def step(
@@ -45,7 +45,8 @@ def launch(
     groups, size, _, columns = context.shape
     if weight.dim() == 3:
         weight = weight.unflatten(-1, (groups, size))
-    block_b = 1 if batch == 1 else power_of_two(batch, 16, MOST_ROWS)
+    most = MOST_ROWS if weight.element_size() == 2 else 16
+    block_b = 1 if batch == 1 else power_of_two(batch, 16, most)
     batches = blocks(batch, block_b)
     block_m = 32
     while block_m > 4 and batches * groups * blocks(size, block_m) < PROGRAMS:

@@ -26,18 +26,20 @@ BLOCK_V = 128
 
 
 class Form(IntEnum):
-    """What a pass over the table keeps of its tiles of logits, besides their log-sum-exps."""
+    """What a pass over the table makes of its tiles of logits; all but the last also make their log-sum-exps."""
 
     LOGITS = 0
     """All of them: `[R, V]`."""
     TARGETS = 1
     """Those of one word a row: `[R]`."""
     CANDIDATES = 2
-    """Keys of the k largest of each tile: `[R, tiles, k]` (`key_of`)."""
+    """Keys of the k largest of each tile: `[R, tiles, k]`."""
+    RANKS = 3
+    """How many of each tile are likelier than a given log-probability: `[R, tiles]`."""
 
 
 def log_probabilities(hidden: Tensor, table: Tensor, bias: Tensor) -> Tensor:
-    """Log-probability of every word `[R, V]` from `hidden [R, E]`, `table [V, E]` and `bias [V]`; the caller bounds R."""
+    """Log-probability of every word `[R, V]` from `hidden [R, E]`, `table [V, E]` and `bias [V]`."""
     result = hidden.new_empty(len(hidden), len(table))
     count = _rows_together(table)
     for part, logits in zip(hidden.split(count), result.split(count), strict=True):
@@ -57,7 +59,7 @@ def score(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple
         total = _log_sum_exp(Form.TARGETS, vectors, table, bias, value, words)
         value.sub_(total[:, 0])
         likelier = hidden.new_empty(len(vectors), blocks(len(table), BLOCK_V), dtype=torch.int32)
-        ranks_launch(vectors, table, bias, value, total, likelier).run()
+        launch(Form.RANKS, vectors, table, bias, likelier, total, value).run()
         torch.sum(likelier, dim=1, dtype=torch.int32, out=rank).add_(1)
     return values, ranks
 
@@ -86,7 +88,7 @@ _LAST = 0x7FFFFFFF
 
 
 def keys_of(logits: Tensor) -> Tensor:
-    """An integer for each logit `[R, V]` that sorts by value, then by lower word: `_key` on whole rows."""
+    """What `_keys` makes of a tile, of whole rows of logits `[R, V]`."""
     bits = logits.view(torch.int32)
     words = torch.arange(logits.shape[1], device=logits.device)
     return (bits ^ (bits >> 31 & _LAST)).long() << 32 | (_LAST - words)
@@ -99,10 +101,10 @@ def _rows_together(table: Tensor) -> int:
 def _log_sum_exp(
     form: Form, hidden: Tensor, table: Tensor, bias: Tensor, out: Tensor, targets: Tensor | None = None
 ) -> Tensor:
-    """The log-sum-exp of every row's logits `[R, 1]`; `out` is filled with what `form` keeps."""
-    partial = hidden.new_empty(len(hidden), blocks(len(table), BLOCK_V))
-    launch(form, hidden, table, bias, out, partial, targets).run()
-    return torch.logsumexp(partial, dim=1, keepdim=True)
+    """The log-sum-exp of every row's logits `[R, 1]`; `out` is filled with what `form` makes."""
+    of_tiles = hidden.new_empty(len(hidden), blocks(len(table), BLOCK_V))
+    launch(form, hidden, table, bias, out, of_tiles, targets).run()
+    return torch.logsumexp(of_tiles, dim=1, keepdim=True)
 
 
 def launch(
@@ -111,35 +113,22 @@ def launch(
     table: Tensor,
     bias: Tensor,
     out: Tensor,
-    partial: Tensor,
-    targets: Tensor | None = None,
+    log_sum_exps: Tensor,
+    given: Tensor | None = None,
 ) -> Launch:
-    """The launch that fills `out` with what `form` keeps and `partial [R, tiles]` with the tiles' log-sum-exps."""
-    arguments = {"targets": out if targets is None else targets, "out": out, "partial": partial}
-    kept = {"FORM": int(form), "K": out.shape[2] if form is Form.CANDIDATES else 0}
-    return _launch(_tiles, hidden, table, bias, arguments, kept)
+    """The launch that fills `out` with what `form` makes and `log_sum_exps [R, tiles]` with those of the tiles.
 
-
-def ranks_launch(hidden: Tensor, table: Tensor, bias: Tensor, values: Tensor, total: Tensor, out: Tensor) -> Launch:
-    """The launch that counts in `out [R, tiles]` the words likelier than `values [R]`, whose log-sum-exps are `total`."""
-    return _launch(_ranks, hidden, table, bias, {"values": values, "total": total, "out": out}, {})
-
-
-def _launch(
-    kernel: object,
-    hidden: Tensor,
-    table: Tensor,
-    bias: Tensor,
-    arguments: dict[str, Tensor],
-    constants: dict[str, int],
-) -> Launch:
+    `given [R]` are the targets. For ranks it is their log-probabilities, and `log_sum_exps [R, 1]` of whole rows is read.
+    """
     (rows, size), words = hidden.shape, len(table)
-    block_r = 16 if rows <= 16 else 64
-    described = {
+    block_r = 64 if rows > 16 and table.element_size() == 2 else 16
+    arguments = {
         "hidden": hidden,
         "table": table,
         "bias": bias,
-        **arguments,
+        "given": out if given is None else given,
+        "out": out,
+        "log_sum_exps": log_sum_exps,
         "rows": rows,
         "words": words,
         "hidden_row": hidden.stride(0),
@@ -148,9 +137,15 @@ def _launch(
         "table_column": table.stride(1),
         "bias_word": bias.stride(0),
     }
-    sizes = {"SIZE": size, "BLOCK_R": block_r, "BLOCK_V": BLOCK_V, "BLOCK_E": power_of_two(size, 16, 64)}
-    grid = (blocks(words, BLOCK_V), blocks(rows, block_r))
-    return Launch(kernel, grid, described, constants | sizes, warps=4, stages=3)
+    constants = {
+        "FORM": int(form),
+        "K": out.shape[2] if form is Form.CANDIDATES else 0,
+        "SIZE": size,
+        "BLOCK_R": block_r,
+        "BLOCK_V": BLOCK_V,
+        "BLOCK_E": power_of_two(size, 16, 64),
+    }
+    return Launch(_tiles, (blocks(words, BLOCK_V), blocks(rows, block_r)), arguments, constants, warps=4, stages=3)
 
 
 @triton.jit
@@ -187,7 +182,7 @@ def _logits(
 
 
 @triton.jit
-def _key(logits, word):
+def _keys(logits, word):
     """An integer for each logit that sorts by value, then by lower word.
 
     The bits of a float sort as integers do where those below the sign of a negative one are turned over.
@@ -202,9 +197,9 @@ def _tiles(
     hidden,
     table,
     bias,
-    targets,
+    given,
     out,
-    partial,
+    log_sum_exps,
     rows,
     words,
     hidden_row,
@@ -241,69 +236,27 @@ def _tiles(
         BLOCK_V,
         BLOCK_E,
     )
-    largest = tl.max(logits, 1)
-    log_sum_exp = largest + tl.log(tl.sum(tl.exp(logits - largest[:, None]), 1))
     place = row.to(tl.int64) * tiles + tile
-    tl.store(partial + place, log_sum_exp, mask=present)
+    if FORM != 3:
+        largest = tl.max(logits, 1)
+        log_sum_exp = largest + tl.log(tl.sum(tl.exp(logits - largest[:, None]), 1))
+        tl.store(log_sum_exps + place, log_sum_exp, mask=present)
     if FORM == 0:
         there = out + row.to(tl.int64)[:, None] * words + word[None, :]
         tl.store(there, logits, mask=present[:, None] & (word < words)[None, :])
     elif FORM == 1:
-        target = tl.load(targets + row, mask=present, other=-1)
+        target = tl.load(given + row, mask=present, other=-1)
         # The one program whose words the target is among has its logit.
         logit = tl.sum(tl.where(word[None, :] == target[:, None], logits, 0.0), 1)
         tl.store(out + row, logit, mask=present & (target // BLOCK_V == tile))
-    else:
-        keys = _key(logits, word)
+    elif FORM == 2:
+        keys = _keys(logits, word)
         for k in range(0, K):
             best = tl.max(keys, 1)
             tl.store(out + place * K + k, best, mask=present)
             keys = tl.where(keys == best[:, None], -0x7FFFFFFFFFFFFFFF, keys)
-
-
-@triton.jit
-def _ranks(
-    hidden,
-    table,
-    bias,
-    values,
-    total,
-    out,
-    rows,
-    words,
-    hidden_row,
-    hidden_column,
-    table_row,
-    table_column,
-    bias_word,
-    SIZE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_V: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-):
-    tile, tiles = tl.program_id(0), tl.num_programs(0)
-    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    word = tile * BLOCK_V + tl.arange(0, BLOCK_V)
-    present = row < rows
-    logits = _logits(
-        hidden,
-        table,
-        bias,
-        row,
-        rows,
-        word,
-        words,
-        hidden_row,
-        hidden_column,
-        table_row,
-        table_column,
-        bias_word,
-        SIZE,
-        BLOCK_R,
-        BLOCK_V,
-        BLOCK_E,
-    )
-    value = tl.load(values + row, mask=present, other=0.0)
-    log_sum_exp = tl.load(total + row, mask=present, other=0.0)
-    likelier = (logits - log_sum_exp[:, None]) > value[:, None]
-    tl.store(out + row.to(tl.int64) * tiles + tile, tl.sum(likelier.to(tl.int32), 1), mask=present)
+    else:
+        value = tl.load(given + row, mask=present, other=0.0)
+        log_sum_exp = tl.load(log_sum_exps + row, mask=present, other=0.0)
+        likelier = (logits - log_sum_exp[:, None]) > value[:, None]
+        tl.store(out + place, tl.sum(likelier.to(tl.int32), 1), mask=present)

@@ -44,7 +44,8 @@ def launch(
     if pre.dim() == 4:
         pre = pre.unflatten(-1, (groups, size))
     h_after, c_after = after
-    block_b = 16
+    # Each of 128 threads has outputs of its own: had two the same, one might read a cell that the other has replaced.
+    block_b, block_m = 16, 32
     arguments = {
         "pre": pre,
         "context": context,
@@ -77,9 +78,10 @@ def launch(
         "COLUMNS": columns,
         "BLOCK_B": block_b,
         "BLOCK_N": power_of_two(size, 16, 64),
-        "BLOCK_M": power_of_two(size, 4, 32),
+        "BLOCK_M": block_m,
     }
-    return Launch(_sequence, (groups, blocks(batch, block_b)), arguments, constants, warps=4, stages=4)
+    stages = 4 if context.element_size() == 2 else 2
+    return Launch(_sequence, (groups, blocks(batch, block_b)), arguments, constants, warps=4, stages=stages)
 
 
 @triton.jit

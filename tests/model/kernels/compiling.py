@@ -40,12 +40,11 @@ def launches() -> Iterator[tuple[str, Launch]]:
             for batch in (1, 16, 256):
                 for inputs, outputs in ((EMBEDDING, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, EMBEDDING)):
                     yield f"step {inputs}-{outputs} x {batch} {dtype}", step(batch, inputs, outputs, dtype)
-            for outputs in (HIDDEN, EMBEDDING):
-                yield f"sequence {outputs} {dtype}", recurrence(outputs, dtype)
+            for batch, outputs in ((1, HIDDEN), (256, HIDDEN), (256, EMBEDDING)):
+                yield f"sequence {outputs} x {batch} {dtype}", recurrence(batch, outputs, dtype)
             for rows in (1, 256):
                 for form in head.Form:
                     yield f"head {form.name} x {rows} {dtype}", tiles(form, rows, dtype)
-                yield f"head ranks x {rows} {dtype}", ranks(rows, dtype)
 
 
 def context_of(outputs: int, dtype: torch.dtype) -> Tensor:
@@ -61,25 +60,23 @@ def step(batch: int, inputs: int, outputs: int, dtype: torch.dtype) -> Launch:
     return decode.launch(x, weight, bias, context, state, state, (state, state))
 
 
-def recurrence(outputs: int, dtype: torch.dtype) -> Launch:
+def recurrence(batch: int, outputs: int, dtype: torch.dtype) -> Launch:
     context = context_of(outputs, dtype)
-    pre = torch.empty(35, 256, GROUPS, context.shape[3], 4).permute(1, 0, 4, 2, 3)
-    state, lengths = torch.empty(256, outputs), torch.empty(256, dtype=torch.int32)
-    return sequence.launch(pre, context, state, state, lengths, torch.empty(36, 256, outputs), (state, state))
+    pre = torch.empty(35, batch, GROUPS, context.shape[3], 4).permute(1, 0, 4, 2, 3)
+    state, lengths = torch.empty(batch, outputs), torch.empty(batch, dtype=torch.int32)
+    return sequence.launch(pre, context, state, state, lengths, torch.empty(36, batch, outputs), (state, state))
 
 
 def tiles(form: head.Form, rows: int, dtype: torch.dtype) -> Launch:
     hidden, table, bias = torch.empty(rows, EMBEDDING), torch.empty(WORDS, EMBEDDING, dtype=dtype), torch.empty(WORDS)
-    shape = {head.Form.LOGITS: (rows, WORDS), head.Form.TARGETS: (rows,), head.Form.CANDIDATES: (rows, 260, 10)}[form]
-    out = torch.empty(shape, dtype=torch.int64 if form is head.Form.CANDIDATES else torch.float32)
-    targets = torch.empty(rows, dtype=torch.int64)
-    return head.launch(form, hidden, table, bias, out, torch.empty(rows, 260), targets)
-
-
-def ranks(rows: int, dtype: torch.dtype) -> Launch:
-    hidden, table, bias = torch.empty(rows, EMBEDDING), torch.empty(WORDS, EMBEDDING, dtype=dtype), torch.empty(WORDS)
-    values, total = torch.empty(rows), torch.empty(rows, 1)
-    return head.ranks_launch(hidden, table, bias, values, total, torch.empty(rows, 260, dtype=torch.int32))
+    out = {
+        head.Form.LOGITS: torch.empty(rows, WORDS),
+        head.Form.TARGETS: torch.empty(rows),
+        head.Form.CANDIDATES: torch.empty(rows, 260, 10, dtype=torch.int64),
+        head.Form.RANKS: torch.empty(rows, 260, dtype=torch.int32),
+    }[form]
+    given = torch.empty(rows, dtype=torch.float32 if form is head.Form.RANKS else torch.int64)
+    return head.launch(form, hidden, table, bias, out, torch.empty(rows, 260), given)
 
 
 def compiled(launch: Launch, capability: int) -> triton.compiler.CompiledKernel:
@@ -98,8 +95,7 @@ def compiled(launch: Launch, capability: int) -> triton.compiler.CompiledKernel:
             if value % 16 == 0:
                 attributes[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    options = {"num_warps": launch.warps, "num_stages": launch.stages}
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
 
 
 def resources(kernel: triton.compiler.CompiledKernel) -> dict[str, int]:

@@ -118,7 +118,7 @@ def launch(
 ) -> Launch:
     """The launch that fills `out` with what `form` makes and `log_sum_exps [R, tiles]` with those of the tiles.
 
-    `given [R]` are the targets. For ranks it is their log-probabilities, and `log_sum_exps [R, 1]` of whole rows is read.
+    `given [R]` are the targets; for ranks their log-probabilities, and `log_sum_exps [R, 1]` of whole rows is read.
     """
     (rows, size), words = hidden.shape, len(table)
     block_r = 64 if rows > 16 and table.element_size() == 2 else 16
@@ -136,6 +136,7 @@ def launch(
         "table_row": table.stride(0),
         "table_column": table.stride(1),
         "bias_word": bias.stride(0),
+        "given_row": 1 if given is None else given.stride(0),
     }
     constants = {
         "FORM": int(form),
@@ -207,6 +208,7 @@ def _tiles(
     table_row,
     table_column,
     bias_word,
+    given_row,
     FORM: tl.constexpr,
     K: tl.constexpr,
     SIZE: tl.constexpr,
@@ -245,7 +247,7 @@ def _tiles(
         there = out + row.to(tl.int64)[:, None] * words + word[None, :]
         tl.store(there, logits, mask=present[:, None] & (word < words)[None, :])
     elif FORM == 1:
-        target = tl.load(given + row, mask=present, other=-1)
+        target = tl.load(given + row * given_row, mask=present, other=-1)
         # The one program whose words the target is among has its logit.
         logit = tl.sum(tl.where(word[None, :] == target[:, None], logits, 0.0), 1)
         tl.store(out + row, logit, mask=present & (target // BLOCK_V == tile))
@@ -256,7 +258,7 @@ def _tiles(
             tl.store(out + place * K + k, best, mask=present)
             keys = tl.where(keys == best[:, None], -0x7FFFFFFFFFFFFFFF, keys)
     else:
-        value = tl.load(given + row, mask=present, other=0.0)
+        value = tl.load(given + row * given_row, mask=present, other=0.0)
         log_sum_exp = tl.load(log_sum_exps + row, mask=present, other=0.0)
         likelier = (logits - log_sum_exp[:, None]) > value[:, None]
         tl.store(out + place, tl.sum(likelier.to(tl.int32), 1), mask=present)

@@ -10,6 +10,7 @@ Boundary: tensors on the CPU. Where a model lies on a device, and how it is padd
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from model.pru import PRULayer
 
 FORMAT_VERSION = "1"
 FILE = "weights.safetensors"
+_OF_LAYER = re.compile(r"layers\.([0-9]{1,3})\.")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """Types of the matrices by the name they are stored under."""
 
@@ -133,7 +135,7 @@ def load_weights(path: Path) -> FusedWeights:
 
 def _checked(tensors: dict[str, Tensor], dtype: torch.dtype, path: Path) -> FusedWeights:
     """The weights of a file, after a look at names, shapes, types and values; `EngineError` names the first wrong."""
-    count = (len(tensors) - 2) // len(LayerWeights._fields)
+    count = 1 + max((int(match[1]) for name in tensors if (match := _OF_LAYER.match(name))), default=-1)
     layers = [[f"layers.{index}.{name}" for name in LayerWeights._fields] for index in range(count)]
     names = {"table", "decoder_bias"}.union(*layers)
     if wrong := sorted(names ^ tensors.keys()):

@@ -30,45 +30,50 @@ TYPES = {
     torch.int64: "*i64",
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+DTYPE = torch.bfloat16
 WORDS, EMBEDDING, HIDDEN, GROUPS = 33_278, 400, 1400, 4
 
 
 def launches() -> Iterator[tuple[str, Launch]]:
     """Every kernel at the sizes of the paper's WikiText-2 model, for one row and for many, each with a name."""
     with torch.device("meta"):
-        for dtype in (torch.bfloat16, torch.float32):
-            for batch in (1, 16, 256):
-                for inputs, outputs in ((EMBEDDING, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, EMBEDDING)):
-                    yield f"step {inputs}-{outputs} x {batch} {dtype}", step(batch, inputs, outputs, dtype)
-            for batch, outputs in ((1, HIDDEN), (256, HIDDEN), (256, EMBEDDING)):
-                yield f"sequence {outputs} x {batch} {dtype}", recurrence(batch, outputs, dtype)
-            for rows in (1, 256):
-                for form in head.Form:
-                    yield f"head {form.name} x {rows} {dtype}", tiles(form, rows, dtype)
+        for batch, inputs, outputs in (
+            (1, EMBEDDING, HIDDEN),
+            (1, HIDDEN, HIDDEN),
+            (1, HIDDEN, EMBEDDING),
+            (16, HIDDEN, HIDDEN),
+            (256, HIDDEN, HIDDEN),
+        ):
+            yield f"step {inputs}-{outputs} x {batch}", step(batch, inputs, outputs)
+        for batch, outputs in ((1, HIDDEN), (256, HIDDEN), (256, EMBEDDING)):
+            yield f"sequence {outputs} x {batch}", recurrence(batch, outputs)
+        for rows in (1, 256):
+            for form in head.Form:
+                yield f"head {form.name} x {rows}", tiles(form, rows)
 
 
-def context_of(outputs: int, dtype: torch.dtype) -> Tensor:
+def context_of(outputs: int) -> Tensor:
     """A context with gates innermost and columns padded, as a model on a GPU has it."""
     m = outputs // GROUPS
-    return torch.empty(GROUPS, m, -(-m // 8) * 8, 4, dtype=dtype).transpose(2, 3)
+    return torch.empty(GROUPS, m, -(-m // 8) * 8, 4, dtype=DTYPE).transpose(2, 3)
 
 
-def step(batch: int, inputs: int, outputs: int, dtype: torch.dtype) -> Launch:
-    context = context_of(outputs, dtype)
-    weight = torch.empty(inputs, GROUPS, context.shape[3], 4, dtype=dtype).permute(0, 3, 1, 2)
+def step(batch: int, inputs: int, outputs: int) -> Launch:
+    context = context_of(outputs)
+    weight = torch.empty(inputs, GROUPS, context.shape[3], 4, dtype=DTYPE).permute(0, 3, 1, 2)
     x, bias, state = torch.empty(batch, inputs), torch.empty(outputs, 4).t(), torch.empty(batch, outputs)
     return decode.launch(x, weight, bias, context, state, state, (state, state))
 
 
-def recurrence(batch: int, outputs: int, dtype: torch.dtype) -> Launch:
-    context = context_of(outputs, dtype)
+def recurrence(batch: int, outputs: int) -> Launch:
+    context = context_of(outputs)
     pre = torch.empty(35, batch, GROUPS, context.shape[3], 4).permute(1, 0, 4, 2, 3)
     state, lengths = torch.empty(batch, outputs), torch.empty(batch, dtype=torch.int32)
     return sequence.launch(pre, context, state, state, lengths, torch.empty(36, batch, outputs), (state, state))
 
 
-def tiles(form: head.Form, rows: int, dtype: torch.dtype) -> Launch:
-    hidden, table, bias = torch.empty(rows, EMBEDDING), torch.empty(WORDS, EMBEDDING, dtype=dtype), torch.empty(WORDS)
+def tiles(form: head.Form, rows: int) -> Launch:
+    hidden, table, bias = torch.empty(rows, EMBEDDING), torch.empty(WORDS, EMBEDDING, dtype=DTYPE), torch.empty(WORDS)
     out = {
         head.Form.LOGITS: torch.empty(rows, WORDS),
         head.Form.TARGETS: torch.empty(rows),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -237,22 +237,28 @@ class StepGraph:
         self._ids = torch.zeros(batch, dtype=torch.int64, device=model.device)
         self._state = torch.zeros(batch, model.state_size, device=model.device)
         self._after = torch.zeros_like(self._state)
-        # Kernels are compiled, and libraries loaded, before a capture, which forbids both.
-        stream: Any = torch.cuda.Stream(model.device)
-        stream.wait_stream(torch.cuda.current_stream(model.device))
-        with torch.cuda.stream(stream):
-            model.write_step(self._ids, self._state, self._after)
-        torch.cuda.current_stream(model.device).wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            model.write_step(self._ids, self._state, self._after)
+        self._graph = captured(lambda: model.write_step(self._ids, self._state, self._after), model.device)
 
     def run(self, ids: Tensor, state: Tensor) -> Tensor:
         """The state after `ids [n]` from `state [n, S]`, for n up to the batch; rows beyond n are what they were."""
         self._ids[: len(ids)].copy_(ids)
         self._state[: len(ids)].copy_(state)
-        self.graph.replay()
+        self._graph.replay()
         return self._after[: len(ids)].clone()
+
+
+def captured(action: Callable[[], object], device: torch.device) -> torch.cuda.CUDAGraph:
+    """What `action` puts on the GPU, as one graph that reads and writes the same memory whenever it is replayed."""
+    # Kernels are compiled, and libraries loaded, before a capture, which forbids both.
+    current, beside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    beside.wait_stream(current)
+    with torch.cuda.stream(beside):
+        action()
+    current.wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        action()
+    return graph
 
 
 def _check_device(device: torch.device, dtype: torch.dtype) -> None:

@@ -150,28 +150,29 @@ def test_scores_ranks_and_likeliest_words_are_those_of_the_log_probabilities(
 def test_calls_that_do_not_fit_the_model_are_refused(device: torch.device) -> None:
     engine = packed(device)
     ids, lengths, state = torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 3]), torch.zeros(2, 128, device=device)
-    for call, message in [
+    calls: list[tuple[Callable[[], object], str]] = [
         (lambda: engine.advance(ids, lengths, state[:1]), r"state \[B, 128\], not \[2, 3\], \[2\] and \[1, 128\]"),
         (lambda: engine.advance(ids, lengths + 1, state), "lengths must be 0 to 3"),
         (lambda: engine.advance(ids - 1, lengths, state), "ids must be 0 to 149"),
         (lambda: engine.log_probabilities(state), r"must be \[N, 16\], not \[2, 128\]"),
         (lambda: engine.top_k(state[:, :16], 0), "k of at least 1, not 0"),
         (lambda: engine.score(state[:, :16], torch.tensor([0, 150])), "a target below 150 for each of 2"),
-    ]:
+    ]
+    for call, message in calls:
         with pytest.raises(EngineError, match=message):
             call()
 
 
 def test_too_little_memory_for_one_batch_leaves_the_next_one_working(device: torch.device) -> None:
     engine = packed(device)
-    plain, failures = engine._forms, [torch.OutOfMemoryError("no memory"), RuntimeError("illegal address\nmore")]
+    forms_before, failures = engine._forms, [torch.OutOfMemoryError(), RuntimeError("illegal address\nmore")]
 
-    def failing(*args: Tensor) -> Tensor:
+    def failing(hidden: Tensor, table: Tensor, bias: Tensor) -> Tensor:
         if failures:
             raise failures.pop(0)
-        return plain.log_probabilities(*args)
+        return forms_before.log_probabilities(hidden, table, bias)
 
-    engine._forms = plain._replace(log_probabilities=failing)
+    engine._forms = forms_before._replace(log_probabilities=failing)
     hidden = torch.ones(2, 16, device=device)
     with pytest.raises(EngineError, match="too little memory for this batch; send fewer or shorter texts"):
         engine.log_probabilities(hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from model.errors import ConfigurationError, EngineError, ExportError
 from model.kernels.weights import FusedWeights, load_weights, pack, save_weights
+from model.pru import PRULayer
 from tests.model.kernels.models import language_model
 
 METADATA = {"format_version": "1", "dtype": "bfloat16"}
@@ -20,19 +22,20 @@ def path(tmp_path: Path) -> Path:
     return save_weights(pack(language_model(), torch.bfloat16), tmp_path)
 
 
-def altered(path: Path, metadata: dict[str, str] | None = None, **changes: torch.Tensor | None) -> Path:
+def altered(path: Path, changes: Mapping[str, torch.Tensor | None], **metadata: str) -> Path:
     """The file with some tensors replaced, added or, where there is none, left out."""
-    tensors = load_file(path) | changes
-    save_file({name: x for name, x in tensors.items() if x is not None}, path, METADATA | (metadata or {}))
+    tensors = {**load_file(path), **changes}
+    save_file({name: x for name, x in tensors.items() if x is not None}, path, METADATA | metadata)
     return path
 
 
 def test_an_input_matrix_does_what_the_layer_does_with_its_input() -> None:
     model = language_model(levels=3)
     layer = model.layers[1]
+    assert isinstance(layer, PRULayer)
     [_, packed, _] = pack(model, torch.float32).layers
     x = torch.randn(5, 24)
-    expected = layer.from_input(x) + layer.context.bias
+    expected = layer.from_input(x) + layer.context.get_parameter("bias")
     torch.testing.assert_close(torch.einsum("bn,nvm->bvm", x, packed.weight) + packed.bias, expected)
 
 
@@ -64,7 +67,7 @@ def test_what_the_kernels_do_not_have_is_refused_by_name(changes: dict[str, obje
 
 def test_a_value_beyond_half_precision_is_refused_by_its_tensors_name() -> None:
     model = language_model()
-    torch.nn.init.constant_(model.layers[2].context.weight, 70_000.0)
+    torch.nn.init.constant_(model.get_parameter("layers.2.context.weight"), 70_000.0)
     with pytest.raises(ExportError, match=r"layers\.2\.context holds values that are not finite in float16"):
         pack(model, torch.float16)
 
@@ -75,7 +78,7 @@ def test_a_file_that_holds_no_number_is_refused_by_its_tensors_name(path: Path, 
     tensor = load_file(path)[name]
     tensor.view(-1)[3] = value
     with pytest.raises(EngineError, match=f"{name} holds values that are not finite"):
-        load_weights(altered(path, **{name: tensor}))
+        load_weights(altered(path, {name: tensor}))
 
 
 @pytest.mark.parametrize(
@@ -93,13 +96,13 @@ def test_a_file_whose_tensors_do_not_belong_together_is_refused(
     path: Path, changes: dict[str, torch.Tensor | None], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message):
-        load_weights(altered(path, **changes))
+        load_weights(altered(path, changes))
 
 
 @pytest.mark.parametrize("metadata", [{"format_version": "2"}, {"dtype": "int8"}])
 def test_a_file_of_another_version_or_type_is_refused(path: Path, metadata: dict[str, str]) -> None:
     with pytest.raises(EngineError, match="this program reads version 1 and bfloat16, float16, float32"):
-        load_weights(altered(path, metadata))
+        load_weights(altered(path, {}, **metadata))
 
 
 def test_a_file_that_is_cut_short_or_missing_is_refused(path: Path) -> None:

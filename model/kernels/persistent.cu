@@ -1,4 +1,4 @@
-// One build of the persistent kernel for sizes and types that macros give (`persistent_plan.py` chooses them), behind
+// One build of the persistent kernel for sizes and a 16-bit format that macros give (`persistent_plan.py` chooses them), behind
 // functions that need no more than pointers and numbers.
 //
 // Each returns a cudaError_t, 0 for success. Static, the CUDA runtime in here keeps its errors to itself and shares the
@@ -10,10 +10,9 @@
 
 using Plan = pru::Sizes<WIDTH, CLUSTER, ROWS, pru::Residence::RESIDENCE>;
 using Machine = pru::Hopper<FORMAT>;
-using Arguments = pru::Arguments<PRE>;
 
-extern "C" __global__ void __launch_bounds__(Plan::threads, 1)
-    pru_kernel(const __grid_constant__ Arguments arguments) {
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(Plan::threads, 1)
+    pru_kernel(const __grid_constant__ pru::Arguments arguments) {
     extern __shared__ __align__(16) unsigned char shared[];
     pru::grouped_sequence<Plan, Machine>(arguments, shared);
 }
@@ -63,7 +62,7 @@ int pru_sequence(const void* pre, const void* context, const void* h, const void
                  void* h_after, void* c_after, int batch, int steps, int groups, int device, void* stream) {
     if (const cudaError_t error = prepare(device)) return error;
     const Launch launch(groups, (batch + Plan::rows - 1) / Plan::rows, static_cast<cudaStream_t>(stream));
-    const Arguments arguments = {static_cast<const PRE*>(pre),
+    const pru::Arguments arguments = {static_cast<const float*>(pre),
                                  static_cast<const std::uint16_t*>(context),
                                  static_cast<const float*>(h),
                                  static_cast<const float*>(c),

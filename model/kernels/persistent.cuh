@@ -33,9 +33,8 @@
 namespace pru {
 
 // The one output of one row of the batch that a thread keeps, with all of its gates, in each tile.
-template <class Pre>
 struct Cell {
-    const Pre* pre;
+    const float* pre;
     float* outputs;
     float h, c;
     int row, length;
@@ -54,8 +53,8 @@ PRU_DEVICE float hyperbolic_tangent(float x) {
 }
 
 // The block's weights into shared memory, zero where a row or a column is padding.
-template <class S, class Machine, class Pre>
-PRU_DEVICE void load_weights(const Arguments<Pre>& x, std::uint16_t* weights) {
+template <class S, class Machine>
+PRU_DEVICE void load_weights(const Arguments& x, std::uint16_t* weights) {
     using Piece = Bits<S::piece>;
     constexpr int pieces = S::units / S::piece;
     const std::uint16_t* const group = x.context + std::size_t(Machine::group()) * S::width * 4 * S::width;
@@ -72,8 +71,8 @@ PRU_DEVICE void load_weights(const Arguments<Pre>& x, std::uint16_t* weights) {
 }
 
 // All of the group's h before the first step, into every block.
-template <class S, class Machine, class Pre>
-PRU_DEVICE void load_h(const Arguments<Pre>& x, int first, int rows, std::uint16_t* buffer) {
+template <class S, class Machine>
+PRU_DEVICE void load_h(const Arguments& x, int first, int rows, std::uint16_t* buffer) {
     for (int i = Machine::thread(); i < rows * S::columns; i += S::threads) {
         const int row = i / S::columns, column = i % S::columns;
         const std::size_t at = (std::size_t(first + row) * x.groups + Machine::group()) * S::width + column;
@@ -127,8 +126,8 @@ PRU_DEVICE std::uint64_t pack(float h) {
     return unit / 2 ? others | std::uint64_t(two) << 32 : two | std::uint64_t(others) << 32;
 }
 
-template <class S, class Machine, class Pre>
-PRU_DEVICE void grouped_sequence(const Arguments<Pre>& x, unsigned char* shared) {
+template <class S, class Machine>
+PRU_DEVICE void grouped_sequence(const Arguments& x, unsigned char* shared) {
     std::uint16_t* const buffers = reinterpret_cast<std::uint16_t*>(shared);
     std::uint16_t* const staged = buffers + 2 * S::buffer;
     std::uint64_t* const barriers = reinterpret_cast<std::uint64_t*>(shared + S::barriers_at_bytes);
@@ -146,10 +145,10 @@ PRU_DEVICE void grouped_sequence(const Arguments<Pre>& x, unsigned char* shared)
     load_weights<S, Machine>(x, staged);
     load_h<S, Machine>(x, first, rows, buffers);
 
-    Cell<Pre> cells[S::tiles];
+    Cell cells[S::tiles];
     PRU_UNROLL
     for (int tile = 0; tile < S::tiles; ++tile) {
-        Cell<Pre>& cell = cells[tile];
+        Cell& cell = cells[tile];
         cell.row = tile * 8 + lane % 4 * 2 + lane / 16;
         cell.inside = cell.row < rows;
         cell.received = cell.inside && column < S::width;
@@ -170,7 +169,7 @@ PRU_DEVICE void grouped_sequence(const Arguments<Pre>& x, unsigned char* shared)
             PRU_UNROLL
             for (int gate = 0; gate < 4; ++gate)
                 if (cells[tile].received)
-                    into[tile][gate] = Machine::widen(cells[tile].pre[(std::size_t(t) * 4 + gate) * size]);
+                    into[tile][gate] = cells[tile].pre[(std::size_t(t) * 4 + gate) * size];
     };
     float gates[S::tiles][4] = {}, ahead[S::tiles][4] = {};
     if (steps > 0) read(0, gates);
@@ -199,7 +198,7 @@ PRU_DEVICE void grouped_sequence(const Arguments<Pre>& x, unsigned char* shared)
         product<S, Machine>(weights, buffers + t % 2 * S::buffer, rows, sums);
         PRU_UNROLL
         for (int tile = 0; tile < S::tiles; ++tile) {
-            Cell<Pre>& cell = cells[tile];
+            Cell& cell = cells[tile];
             gather<Machine>(sums[tile], gates[tile]);
             const float c = sigmoid<Machine>(gates[tile][1]) * cell.c +
                             sigmoid<Machine>(gates[tile][0]) * hyperbolic_tangent<Machine>(gates[tile][2]);
@@ -212,8 +211,8 @@ PRU_DEVICE void grouped_sequence(const Arguments<Pre>& x, unsigned char* shared)
                 buffers + (t + 1) % 2 * S::buffer + S::h_at(cell.row, Machine::rank() * S::units + warp * 4);
             if (t + 1 < steps && cell.inside)
                 PRU_UNROLL
-                for (int peer = unit; peer < S::cluster; peer += 4)
-                    Machine::send(place, four, barriers + (t + 1) % 2, peer);
+                for (int i = 0; i < S::cluster / 4; ++i)
+                    Machine::send(place, four, barriers + (t + 1) % 2, unit + 4 * i);
             if (cell.received) cell.outputs[t * size] = running ? h : 0.0f;
             PRU_UNROLL
             for (int gate = 0; gate < 4; ++gate) gates[tile][gate] = ahead[tile][gate];

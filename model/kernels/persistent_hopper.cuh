@@ -19,13 +19,6 @@ struct Hopper {
     static PRU_DEVICE int group() { return blockIdx.y; }
     static PRU_DEVICE int tile() { return blockIdx.z; }
 
-    static PRU_DEVICE float widen(float x) { return x; }
-    static PRU_DEVICE float widen(std::uint16_t bits) {
-        if constexpr (bfloat16)
-            return __bfloat162float(__ushort_as_bfloat16(bits));
-        else
-            return __half2float(__ushort_as_half(bits));
-    }
     static PRU_DEVICE std::uint16_t narrow(float x) {
         if constexpr (bfloat16)
             return __bfloat16_as_ushort(__float2bfloat16_rn(x));

@@ -56,9 +56,8 @@ struct Sizes {
     }
 };
 
-template <class Pre>
 struct Arguments {
-    const Pre* pre;                // [batch, steps, 4, groups * width]
+    const float* pre;              // [batch, steps, 4, groups * width]
     const std::uint16_t* context;  // [groups, width, 4, width], the bits of a 16-bit float
     const float* h;                // [batch, groups * width]
     const float* c;                // [batch, groups * width]

@@ -1,5 +1,5 @@
-// One build of the persistent kernel for sizes and a 16-bit format that macros give (`persistent_plan.py` chooses them), behind
-// functions that need no more than pointers and numbers.
+// One build of the persistent kernel, behind functions that need no more than pointers and numbers. Macros give its
+// sizes, which `persistent_plan.py` chooses, and the 16-bit format of its weights.
 //
 // Each returns a cudaError_t, 0 for success. Static, the CUDA runtime in here keeps its errors to itself and shares the
 // device's primary context, and with it streams and memory, with the caller's runtime.
@@ -11,7 +11,7 @@
 using Plan = pru::Sizes<WIDTH, CLUSTER, ROWS, pru::Residence::RESIDENCE>;
 using Machine = pru::Hopper<FORMAT>;
 
-extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(Plan::threads, 1)
+extern "C" __global__ void __launch_bounds__(Plan::threads, 1)
     pru_kernel(const __grid_constant__ pru::Arguments arguments) {
     extern __shared__ __align__(16) unsigned char shared[];
     pru::grouped_sequence<Plan, Machine>(arguments, shared);

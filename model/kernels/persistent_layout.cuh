@@ -43,8 +43,9 @@ struct Sizes {
         return ((row / 8 * chunks + column / 32) * 32 + row % 8 * 4 + column / 8 % 4) * 8 + column % 8;
     }
 
-    // Where a column stands among those of the matrix instructions. A thread reads 8 neighbouring columns of h and gives
-    // 4 to each of two instructions, which take them to be columns 2i, 2i + 1, 2i + 8 and 2i + 9 for the thread's i.
+    // Where a column stands among those of the matrix instructions. A thread reads 8 neighbouring columns of h and
+    // gives 4 to each of two instructions, which take them to be columns 2i, 2i + 1, 2i + 8 and 2i + 9 for the
+    // thread's place i among four.
     static PRU_BOTH constexpr int place(int column) {
         return column / 32 * 32 + column / 4 % 2 * 16 + column / 2 % 2 * 8 + column / 8 % 4 * 2 + column % 2;
     }

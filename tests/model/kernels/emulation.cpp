@@ -1,9 +1,9 @@
-// `persistent.cu` with the emulated machine in place of the GPU: the same functions over arrays of the CPU. The number of
-// the device seeds the order of things.
+// `persistent.cu` with the emulated machine in place of the GPU: the same functions over arrays of the CPU. The number
+// of the device seeds the order of things.
 
 #include <string>
 
-#include "emulator.hpp"
+#include "emulated_machine.hpp"
 
 using Plan = pru::Sizes<WIDTH, CLUSTER, ROWS, pru::Residence::RESIDENCE>;
 using Machine = emulator::Machine<emulator::FORMAT>;
@@ -21,11 +21,13 @@ int pru_clusters(int, int* clusters) {
     return 0;
 }
 
-void pru_sizes(int* threads, int* columns, int* shared_bytes) {
-    *threads = Plan::threads;
-    *columns = Plan::columns;
-    *shared_bytes = Plan::shared_bytes;
-}
+// What the layout says, for tests of it.
+int pru_threads() { return Plan::threads; }
+int pru_columns() { return Plan::columns; }
+int pru_shared_bytes() { return Plan::shared_bytes; }
+int pru_h_at(int row, int column) { return Plan::h_at(row, column); }
+int pru_place(int column) { return Plan::place(column); }
+int pru_weight_at(int warp, int place, int row) { return Plan::weight_at(warp, place, row); }
 
 int pru_sequence(const void* pre, const void* context, const void* h, const void* c, const void* lengths, void* outputs,
                  void* h_after, void* c_after, int batch, int steps, int groups, int device, void*) {

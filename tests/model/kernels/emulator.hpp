@@ -1,4 +1,4 @@
-// A cluster of thread blocks on a CPU, for `persistent.cuh`: every thread of the GPU is a fiber with a stack of its own.
+// A cluster of thread blocks on a CPU: every thread of the GPU is a fiber with a stack of its own.
 //
 // Warps run in an order drawn from a seed, each for a random number of rounds or until it waits, and what is sent to
 // another block arrives at any time and in any order. So a result that depends on an order which nothing enforces
@@ -9,7 +9,6 @@
 #include <ucontext.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -18,8 +17,6 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include "persistent.cuh"
 
 namespace emulator {
 
@@ -90,7 +87,7 @@ public:
             std::shuffle(warps.begin(), warps.end(), random_);
             bool moved = deliver();
             for (int warp : warps)
-                for (int rounds = 1 + static_cast<int>(random_() % 64); rounds > 0 && round(warp); --rounds) moved = true;
+                for (std::uint32_t left = 1 + random_() % 64; left > 0 && round(warp); --left) moved = true;
             if (!error_.empty()) throw std::runtime_error(error_);
             if (!moved && messages_.empty()) throw std::runtime_error("every thread waits");
             warps.erase(std::remove_if(warps.begin(), warps.end(), [&](int w) { return threads_[w * 32].done; }),
@@ -124,14 +121,15 @@ public:
         slots[thread_->index % 32] = mine;
         meet(warp().meeting, 32);
         for (int lane = 0; lane < 32; ++lane)
-            if (slots[lane].kind != mine.kind) throw std::runtime_error("threads of a warp are at different instructions");
+            if (slots[lane].kind != mine.kind) throw std::runtime_error("a warp is at different instructions");
         return slots;
     }
 
     void meet_all() { meet(meeting_, static_cast<std::uint32_t>(threads_.size())); }
 
     void send(void* place, std::uint64_t value, void* barrier, int peer) {
-        messages_.push_back({translate(place, peer, 8), value, reinterpret_cast<Barrier*>(translate(barrier, peer, 8))});
+        Barrier* const there = reinterpret_cast<Barrier*>(translate(barrier, peer, 8));
+        messages_.push_back({translate(place, peer, 8), value, there});
     }
 
     static void advance(Barrier& barrier) {
@@ -205,115 +203,6 @@ private:
     std::string error_;
     ucontext_t scheduler_ = {};
     Thread* thread_ = nullptr;
-};
-
-struct Bfloat16 {
-    static float widen(std::uint16_t bits) {
-        const std::uint32_t wide = std::uint32_t(bits) << 16;
-        float value;
-        std::memcpy(&value, &wide, 4);
-        return value;
-    }
-    static std::uint16_t narrow(float value) {  // to nearest, ties to even; no NaN is expected
-        std::uint32_t bits;
-        std::memcpy(&bits, &value, 4);
-        return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    }
-};
-
-struct Float16 {
-    static float widen(std::uint16_t bits) {
-        _Float16 value;
-        std::memcpy(&value, &bits, 2);
-        return static_cast<float>(value);
-    }
-    static std::uint16_t narrow(float value) {
-        const _Float16 half = static_cast<_Float16>(value);
-        std::uint16_t bits;
-        std::memcpy(&bits, &half, 2);
-        return bits;
-    }
-};
-
-// The functions of `persistent_hopper.cuh`, as the PTX manual describes the instructions.
-template <class Format>
-struct Machine {
-    inline static int group_now = 0, tile_now = 0;
-
-    static int thread() { return Cluster::current->thread().index; }
-    static int rank() { return Cluster::current->thread().block; }
-    static int group() { return group_now; }
-    static int tile() { return tile_now; }
-
-    static std::uint16_t narrow(float x) { return Format::narrow(x); }
-    static float exponential(float x) { return std::exp(x); }
-    static float reciprocal(float x) { return 1.0f / x; }
-
-    template <class T>
-    static T exchange(T x, int distance) {
-        static_assert(sizeof(T) == 4);
-        Slot slot = {1, {}};
-        std::memcpy(slot.of, &x, 4);
-        T other;
-        std::memcpy(&other, Cluster::current->share(slot)[thread() % 32 ^ distance].of, 4);
-        return other;
-    }
-
-    static pru::Vector load_matrix(const std::uint16_t* row) {
-        if (reinterpret_cast<std::uintptr_t>(row) % 16) throw std::runtime_error("a matrix row is not aligned");
-        Slot slot = {2, {}};
-        std::memcpy(slot.of, &row, sizeof row);
-        const Slot* const slots = Cluster::current->share(slot);
-        const int lane = thread() % 32;
-        pru::Vector a;
-        for (int matrix = 0; matrix < 4; ++matrix) {
-            std::uint16_t pair[2];
-            for (int i = 0; i < 2; ++i) {
-                const std::uint16_t* from;
-                std::memcpy(&from, slots[matrix * 8 + lane % 4 * 2 + i].of, sizeof from);
-                pair[i] = from[lane / 4];
-            }
-            a.of[matrix] = pair[0] | std::uint32_t(pair[1]) << 16;
-        }
-        return a;
-    }
-
-    static void multiply(float (&sums)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
-        const Slot* const slots = Cluster::current->share({3, {a[0], a[1], a[2], a[3], b0, b1}});
-        const int lane = thread() % 32;
-        for (int i = 0; i < 4; ++i) {
-            const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-            for (int k = 0; k < 16; ++k) {
-                const std::uint32_t left = slots[row % 8 * 4 + k / 2 % 4].of[row / 8 + k / 8 * 2];
-                const std::uint32_t right = slots[column * 4 + k / 2 % 4].of[4 + k / 8];
-                sums[i] += half(left, k % 2) * half(right, k % 2);
-            }
-        }
-    }
-
-    static void sync_cluster() { Cluster::current->meet_all(); }
-
-    static void start_barrier(std::uint64_t* barrier, std::uint32_t bytes) {
-        at(barrier) = {0, 1, 0};
-        expect(barrier, bytes);
-    }
-    static void expect(std::uint64_t* barrier, std::uint32_t bytes) {
-        at(barrier).bytes += static_cast<std::int32_t>(bytes);
-        at(barrier).awaited -= 1;
-        Cluster::advance(at(barrier));
-    }
-    static void wait(std::uint64_t* barrier, std::uint32_t parity) {
-        Cluster::current->wait_until([=] { return at(barrier).parity != parity; });
-    }
-    static void send(std::uint16_t* place, std::uint64_t value, std::uint64_t* barrier, int peer) {
-        Cluster::current->send(place, value, barrier, peer);
-    }
-
-private:
-    static Barrier& at(std::uint64_t* barrier) { return *reinterpret_cast<Barrier*>(barrier); }
-    static float half(std::uint32_t pair, int which) {
-        return Format::widen(static_cast<std::uint16_t>(which ? pair >> 16 : pair));
-    }
 };
 
 }  // namespace emulator

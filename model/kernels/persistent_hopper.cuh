@@ -62,6 +62,7 @@ struct Hopper {
     }
 
     static PRU_DEVICE void sync_cluster() {
+        __syncwarp();  // both instructions are the whole warp's
         asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
         asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
     }

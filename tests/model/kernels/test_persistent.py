@@ -19,6 +19,12 @@ from model.kernels.persistent_plan import Plan
 from tests.model.kernels.emulated import DTYPES, arguments, build, distance, poisoned
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where libraries of the emulated kernel are kept for the next test."""
+    return tmp_path_factory.mktemp("emulated")
+
+
 @pytest.fixture
 def gpu() -> str:
     if not torch.cuda.is_available():
@@ -90,9 +96,9 @@ def test_a_file_that_is_no_library_is_named(tmp_path: Path) -> None:
         Kernel(tmp_path / "kernel.so")
 
 
-def test_strides_and_types_of_the_arguments_do_not_matter_to_a_launch(tmp_path: Path) -> None:
+def test_strides_and_types_of_the_arguments_do_not_matter_to_a_launch(folder: Path) -> None:
     plan = Plan(6, 8, 8, "registers")
-    kernel = Kernel(build(tmp_path, plan, "bfloat16"))
+    kernel = Kernel(build(folder, plan, "bfloat16"))
     pre, context, h, c, lengths = arguments(6, 2, 3, 4, torch.bfloat16)
     pre = pre.bfloat16()
     expected = reference.sequence(pre, context, h, c, lengths)
@@ -117,10 +123,10 @@ def test_strides_and_types_of_the_arguments_do_not_matter_to_a_launch(tmp_path: 
     ],
 )
 def test_the_persistent_kernel_runs_on_hopper_gpus_in_16_bits(
-    major: int, dtype: torch.dtype, clusters: int, chosen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    major: int, dtype: torch.dtype, clusters: int, chosen: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend_gpu(monkeypatch, major)
-    monkeypatch.setattr(persistent, "library", lambda plan, weights: build(tmp_path, plan, weights))
+    monkeypatch.setattr(persistent, "library", lambda plan, weights: build(folder, plan, weights))
     monkeypatch.setattr(Kernel, "clusters", lambda self, device: clusters)
     given = arguments(6, 2, 3, 2, dtype)
     assert (persistent.kernel_for(*given[:4]) is not None) == chosen

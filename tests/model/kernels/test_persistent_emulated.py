@@ -19,6 +19,12 @@ from tests.model.kernels.emulated import DTYPES, arguments, build, distance, poi
 SMALL = Plan(36, 8, 8, "registers")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where libraries of the emulated kernel are kept for the next test."""
+    return tmp_path_factory.mktemp("emulated")
+
+
 @pytest.mark.parametrize(
     ("plan", "weights", "groups", "batch", "steps"),
     [
@@ -32,9 +38,9 @@ SMALL = Plan(36, 8, 8, "registers")
     ids=str,
 )
 def test_the_kernel_gives_what_the_reference_gives(
-    plan: Plan, weights: str, groups: int, batch: int, steps: int, tmp_path: Path
+    plan: Plan, weights: str, groups: int, batch: int, steps: int, folder: Path
 ) -> None:
-    kernel = Kernel(build(tmp_path, plan, weights))
+    kernel = Kernel(build(folder, plan, weights))
     given = arguments(plan.width, groups, batch, steps, DTYPES[weights])
     expected = reference.sequence(*given)
     for seed in range(3):
@@ -47,9 +53,9 @@ def test_the_kernel_gives_what_the_reference_gives(
         assert (found[0][beyond] == 0).all()
 
 
-def test_rows_without_steps_keep_their_state_to_the_bit(tmp_path: Path) -> None:
+def test_rows_without_steps_keep_their_state_to_the_bit(folder: Path) -> None:
     pre, context, h, c, lengths = arguments(SMALL.width, 1, 4, 3, torch.bfloat16)
-    outputs, h_after, c_after = Kernel(build(tmp_path, SMALL, "bfloat16")).run(
+    outputs, h_after, c_after = Kernel(build(folder, SMALL, "bfloat16")).run(
         pre, context, h, c, torch.zeros_like(lengths), device=0, stream=0
     )
     assert (outputs == 0).all()
@@ -88,10 +94,10 @@ def test_the_emulation_finds_mistakes_of_synchronisation(correct: str, mistaken:
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan(350, 8, 16, "registers"), Plan(513, 16, 8, "shared"), Plan(3, 8, 8, "registers")], ids=str
+    "plan", [Plan(350, 8, 8, "registers"), Plan(36, 16, 16, "shared"), Plan(1, 8, 8, "registers")], ids=str
 )
-def test_the_layout_gives_everything_a_place_of_its_own(plan: Plan, tmp_path: Path) -> None:
-    layout = ctypes.CDLL(str(build(tmp_path, plan, "bfloat16")))
+def test_the_layout_gives_everything_a_place_of_its_own(plan: Plan, folder: Path) -> None:
+    layout = ctypes.CDLL(str(build(folder, plan, "bfloat16")))
     sizes = layout.pru_threads(), layout.pru_columns(), layout.pru_shared_bytes()
     assert sizes == (plan.threads, plan.columns, plan.shared_bytes)
     columns = range(plan.columns)
@@ -105,8 +111,8 @@ def test_the_layout_gives_everything_a_place_of_its_own(plan: Plan, tmp_path: Pa
         assert places == list(range(start, start + 16 * plan.columns))
 
 
-def test_rows_of_a_matrix_load_lie_in_different_banks(tmp_path: Path) -> None:
-    layout = ctypes.CDLL(str(build(tmp_path, SMALL, "bfloat16")))
+def test_rows_of_a_matrix_load_lie_in_different_banks(folder: Path) -> None:
+    layout = ctypes.CDLL(str(build(folder, SMALL, "bfloat16")))
     for first in range(0, SMALL.columns, 8):
         for half in (0, 8):
             addresses = [2 * layout.pru_weight_at(1, first + place, half) for place in range(8)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 import logging
 from pathlib import Path
 
@@ -138,6 +137,7 @@ def _loaded(chosen: Plan, weights: str, device: int) -> Kernel | None:
 
 
 def _fallback(pre: Tensor, context: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> Result:
-    triton = importlib.import_module("model.kernels.sequence")  # needs Triton, which a CPU's torch comes without
-    outputs, h_after, c_after = triton.sequence(pre.float(), context, h, c, lengths)
+    from model.kernels.sequence import sequence  # noqa: PLC0415 - needs Triton, which a CPU's torch comes without
+
+    outputs, h_after, c_after = sequence(pre.float(), context, h, c, lengths)
     return outputs.contiguous(), h_after, c_after

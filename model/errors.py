@@ -9,6 +9,7 @@
     ├── TrainingError           a training run that cannot start, go on or be resumed
     ├── ExportError             a graph that could not be built or that failed its validation
     ├── EngineError             an engine that cannot load or failed while running
+    │   └── EngineMemoryError   one call of an engine for which there was too little memory
     └── RequestError            a well-formed request that asks for what cannot be given
 
 Every message says what is wrong and how to mend it, in one line. A terminal prints the message alone and exits with
@@ -50,6 +51,10 @@ class ExportError(PRUError):
 
 class EngineError(PRUError):
     """An engine that cannot load its artefact, or that failed while running."""
+
+
+class EngineMemoryError(EngineError):
+    """One call of an engine for which there was too little memory; a smaller one, or a later one, may succeed."""
 
 
 class RequestError(PRUError):

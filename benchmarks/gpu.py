@@ -1,8 +1,8 @@
 """`python -m benchmarks.gpu`: the fused kernels on a GPU beside cuDNN's LSTMs and beside what memory allows.
 
-Boundary: the paper's WikiText-2 model (g=4 K=2 M=1400 E=400 V=33,278) with random weights, in bfloat16; cuDNN in float16. Prints a table
-and writes `benchmarks/results/<device>.json`. With `--rehearse` it goes through the same motions with a tiny model on
-the CPU, where nothing it could print would mean anything.
+Boundary: the paper's WikiText-2 model (g=4 K=2 M=1400 E=400 V=33,278) with random weights, in bfloat16; cuDNN's in
+float16. Prints a table and writes `benchmarks/results/<device>.json`. With `--rehearse` it goes through the same
+motions with a tiny model on the CPU, where nothing it could print would mean anything.
 """
 
 from __future__ import annotations

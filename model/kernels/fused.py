@@ -1,8 +1,9 @@
 """A packed model on a device: word ids and state in, hidden vectors, state and log-probabilities out.
 
-Boundary: torch tensors; ids, lengths and targets come from the CPU, where they are checked, all else is on the model's
-device. On a GPU the fused kernels compute it, and a step of up to `GRAPH_SIZES[-1]` rows is one replayed CUDA graph; on
-a CPU the plain references do, so that values can be compared on any machine. Serves one caller at a time.
+Boundary: torch tensors on the model's device. Ids, lengths and targets may also lie on the CPU, and are checked there:
+on a GPU that would be to wait for it. There the fused kernels compute it, and a step of up to `GRAPH_SIZES[-1]` rows is
+one replayed CUDA graph; on a CPU the plain references do, so that values can be compared on any machine. Serves one
+caller at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from model.errors import EngineError
+from model.errors import EngineError, EngineMemoryError
 from model.kernels.forms import Forms, forms_for
 from model.kernels.reference import wide
 from model.kernels.weights import FusedWeights, LayerWeights, name_of
@@ -96,7 +97,9 @@ def _guarded(
                 f"{self.device} failed while running the model: {str(error).partition(chr(10))[0]}"
             ) from error
         torch.cuda.empty_cache()
-        raise EngineError(f"{self.device} has too little memory for this batch; send fewer or shorter texts at once")
+        raise EngineMemoryError(
+            f"{self.device} has too little memory for this batch; send fewer or shorter texts at once"
+        )
 
     return guarded
 
@@ -136,17 +139,18 @@ class FusedModel:
         self._check_advance(ids, lengths, state)
         batch, steps = ids.shape
         # Ids beyond a row's length are the caller's padding, and may be anything.
-        ids = torch.where(torch.arange(steps) < lengths[:, None], ids, 0)
-        if steps == 1 and bool(lengths.all()):
-            hidden, state = self._step(ids[:, 0], state)
-            return hidden[:, None], state
+        inside = torch.arange(steps, device=lengths.device) < lengths[:, None]
+        ids, inside, lengths = (part.to(self.device) for part in (torch.where(inside, ids, 0), inside, lengths))
+        if steps == 1:
+            state = torch.where(inside, self._step(ids[:, 0], state), state)
+            return self._parts(state)[-2][:, None], state
         hidden = torch.zeros(batch, steps, self.hidden_size, device=self.device)
         count = max(1, MAX_TOKENS // max(1, batch))
-        for start in range(0, int(lengths.max()) if batch else 0, count):
-            part = slice(start, start + count)
-            read = (lengths - start).clamp(0, min(count, steps - start)).int().to(self.device)
-            hidden[:, part], state = self._read(ids[:, part].to(self.device), read, state)
-        return hidden, state.clone()
+        for start in range(0, steps if batch else 0, count):
+            part = ids[:, start : start + count]
+            read = (lengths - start).clamp(0, part.shape[1]).int()
+            hidden[:, start : start + count], state = self._read(part, read, state)
+        return hidden, state
 
     @_guarded
     def log_probabilities(self, hidden: Tensor) -> Tensor:
@@ -176,16 +180,16 @@ class FusedModel:
             raise EngineError(f"score needs a target below {self.vocabulary_size} for each of {len(hidden)} vectors")
         return self._forms.score(hidden, self._table, self._bias, targets.long().to(self.device))
 
-    def _step(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One id of every row, `ids [B]` of the CPU."""
+    def _step(self, ids: Tensor, state: Tensor) -> Tensor:
+        """The state after one id of every row, `ids [B]`; until the next call where a graph made it."""
         size = next((size for size in GRAPH_SIZES if size >= len(ids)), None)
         if self.device.type != "cuda" or size is None:
             after = torch.empty_like(state)
-            return self.write_step(ids.to(self.device), state, after), after
+            self.write_step(ids, state, after)
+            return after
         if size not in self._graphs:
             self._graphs[size] = StepGraph(self, size)
-        after = self._graphs[size].run(ids, state)
-        return self._parts(after)[-2], after
+        return self._graphs[size].run(ids, state)
 
     def write_step(self, ids: Tensor, state: Tensor, after: Tensor) -> Tensor:
         """Put the state after one id of every row into `after [B, S]`; returns the part that is hidden `[B, E]`."""
@@ -222,7 +226,7 @@ class FusedModel:
             )
         if _outside(lengths, ids.shape[1] + 1):
             raise EngineError(f"lengths must be 0 to {ids.shape[1]}")
-        if _outside(ids[torch.arange(ids.shape[1]) < lengths[:, None]], self.vocabulary_size):
+        if not ids.is_cuda and _outside(ids[torch.arange(ids.shape[1]) < lengths.cpu()[:, None]], self.vocabulary_size):
             raise EngineError(f"ids must be 0 to {self.vocabulary_size - 1}")
 
     def _check_hidden(self, hidden: Tensor) -> None:
@@ -240,11 +244,11 @@ class StepGraph:
         self._graph = captured(lambda: model.write_step(self._ids, self._state, self._after), model.device)
 
     def run(self, ids: Tensor, state: Tensor) -> Tensor:
-        """The state after `ids [n]` from `state [n, S]`, for n up to the batch; rows beyond n are what they were."""
+        """The state after `ids [n]` from `state [n, S]`, for n up to the batch, until the next run."""
         self._ids[: len(ids)].copy_(ids)
         self._state[: len(ids)].copy_(state)
         self._graph.replay()
-        return self._after[: len(ids)].clone()
+        return self._after[: len(ids)]
 
 
 def captured(action: Callable[[], object], device: torch.device) -> torch.cuda.CUDAGraph:
@@ -274,5 +278,5 @@ def _check_device(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def _outside(values: Tensor, size: int) -> bool:
-    """Whether any value is not in 0..size-1."""
-    return bool(values.numel()) and (int(values.min()) < 0 or int(values.max()) >= size)
+    """Whether any value on the CPU is not in 0..size-1."""
+    return not values.is_cuda and bool(values.numel()) and (int(values.min()) < 0 or int(values.max()) >= size)

@@ -1,4 +1,4 @@
-"""Where the kernels run: in Triton's interpreter on the CPU, or with PRU_TEST_DEVICE=cuda compiled on a GPU.
+"""Where the kernels run: compiled on a GPU, or where there is none (or PRU_TEST_DEVICE=cpu) in Triton's interpreter.
 
 Whether a kernel is interpreted is settled when it is defined, so Triton and the kernels are imported here first.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.model.kernels import interpreter
 
-DEVICE = torch.device(os.environ.get("PRU_TEST_DEVICE", "cpu"))
+DEVICE = torch.device(os.environ.get("PRU_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+# Without it, cuBLAS has no algorithm that torch calls deterministic, which the fixture `_poisoned` asks for.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 with pytest.MonkeyPatch.context() as _patch:
     if DEVICE.type == "cpu":
@@ -31,16 +34,18 @@ def device() -> torch.device:
 
 @pytest.fixture
 def cuda(device: torch.device) -> torch.device:
-    """A device that is a GPU; every test that uses it is marked `gpu`."""
+    """A device that is a GPU."""
     if device.type != "cuda":
-        pytest.skip("needs a CUDA device; where there is one, set PRU_TEST_DEVICE=cuda")
+        pytest.skip("needs a CUDA device")
     return device
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that only a GPU can pass."""
+    """Mark what runs on a GPU: all tests of this folder where there is one, else those that nothing else can run."""
+    here = Path(__file__).parent
     for item in items:
-        if "cuda" in getattr(item, "fixturenames", ()):
+        used = getattr(item, "fixturenames", ())
+        if here in item.path.parents and ("cuda" in used or (DEVICE.type == "cuda" and "device" in used)):
             item.add_marker("gpu")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.errors import EngineError
+from model.errors import EngineError, EngineMemoryError
 from model.kernels import forms, fused
 from model.kernels.fused import FusedModel
 from model.kernels.weights import pack
@@ -174,7 +174,7 @@ def test_too_little_memory_for_one_batch_leaves_the_next_one_working(device: tor
 
     engine._forms = forms_before._replace(log_probabilities=failing)
     hidden = torch.ones(2, 16, device=device)
-    with pytest.raises(EngineError, match="too little memory for this batch; send fewer or shorter texts"):
+    with pytest.raises(EngineMemoryError, match="too little memory for this batch; send fewer or shorter texts"):
         engine.log_probabilities(hidden)
     with pytest.raises(EngineError, match=r"failed while running the model: illegal address$"):
         engine.log_probabilities(hidden)
@@ -218,12 +218,14 @@ def test_steps_replayed_from_graphs_are_the_steps_launched_one_by_one(cuda: torc
             # A batch that is padded up may run in another form of the kernel.
             close(state, expected, 1e-3)
             assert torch.equal(hidden[:, 0], state[:, -32:-16])
+        kept, _ = state.clone(), engine.advance(ids, torch.ones(rows, dtype=torch.int64), state)
+        assert torch.equal(state, kept), "a state is the caller's, whatever is replayed after it"
     assert sorted(engine._graphs) == [1, 4, 8]
 
 
 def test_a_batch_beyond_the_gpus_memory_is_refused_and_the_next_one_works(cuda: torch.device) -> None:
     engine = packed(cuda, torch.bfloat16)
     hidden = torch.ones(1, 16, device=cuda)
-    with pytest.raises(EngineError, match="too little memory"):
+    with pytest.raises(EngineMemoryError, match="too little memory"):
         engine.log_probabilities(hidden.expand(1 << 33, 16))
     assert engine.log_probabilities(hidden).shape == (1, 150)

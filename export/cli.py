@@ -76,8 +76,7 @@ def export(
     )
     with _progress(Console(stderr=True)) as show:
         manifest, results = export_bundle(checkpoint, out, options, show)
-    _report(Console(), manifest, results)
-    Console().print(f"the bundle is {out}")
+    _report(Console(), manifest, results, f"the bundle is {out}")
 
 
 @app.command()
@@ -99,8 +98,7 @@ def validate(
     conditions = Conditions(tuple(text or ()), text_name, tokens, max_cost, _use_threads(threads), device)
     with _progress(Console(stderr=True)) as show:
         manifest, results = validate_bundle(bundle, checkpoint, _names(engines), conditions, show)
-    _report(Console(), manifest, results)
-    Console().print(f"{bundle} is validated on {device}")
+    _report(Console(), manifest, results, f"{bundle} is validated on {device}")
 
 
 def _names(engines: str | None) -> tuple[str, ...]:
@@ -137,8 +135,8 @@ def _progress(console: Console) -> Iterator[ShowProgress]:
             progress.stop()
 
 
-def _report(console: Console, manifest: Manifest, results: Results) -> None:
-    """Perplexity before and after, and what it takes."""
+def _report(console: Console, manifest: Manifest, results: Results, done: str) -> None:
+    """Perplexity before and after, what it takes, and what was done."""
     forms = list(results)
     last = manifest.engines[forms[0].engine][forms[0].precision].validated[-1]
     table = Table(title=f"{manifest.name}: perplexity on {last.tokens:,} tokens of {last.data}")
@@ -151,6 +149,7 @@ def _report(console: Console, manifest: Manifest, results: Results) -> None:
         change, difference = f"{found.cost:+.4%}", f"{found.differences.hidden:.4%}"
         table.add_row(form.engine, form.precision, f"{found.perplexity:.4f}", change, difference, f"{size:.1f}")
     console.print(table)
+    console.print(done, soft_wrap=True)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def launch(
     if pre.dim() == 4:
         pre = pre.unflatten(-1, (groups, size))
     h_after, c_after = after
-    # Each of 128 threads has outputs of its own: had two the same, one might read a cell that the other has replaced.
+    # Each of 256 threads has outputs of its own: had two the same, one might read a cell that the other has replaced.
     block_b, block_m = 16, 32
     arguments = {
         "pre": pre,
@@ -81,7 +81,7 @@ def launch(
         "BLOCK_M": block_m,
     }
     stages = 4 if context.element_size() == 2 else 2
-    return Launch(_sequence, (groups, blocks(batch, block_b)), arguments, constants, warps=4, stages=stages)
+    return Launch(_sequence, (groups, blocks(batch, block_b)), arguments, constants, warps=8, stages=stages)
 
 
 @triton.jit

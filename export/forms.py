@@ -127,6 +127,7 @@ class TorchScriptForm(Form):
 FORMS: tuple[Form, ...] = (OnnxForm(Precision.FLOAT32), OnnxForm(Precision.INT8), TorchScriptForm())
 """Every form, in the order in which an export writes them."""
 ENGINES = tuple(dict.fromkeys(form.engine for form in FORMS))
+PRECISIONS = tuple(dict.fromkeys(form.precision for form in FORMS))
 
 
 def chosen_forms(engines: Sequence[str], precisions: Sequence[str]) -> list[Form]:

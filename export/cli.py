@@ -19,6 +19,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from export.exporter import Conditions, Options, Results, ShowProgress, export_bundle, validate_bundle
+from export.forms import ENGINES, PRECISIONS
 from model.bundle import Manifest
 from model.command_line import errors_in_one_line
 from model.errors import ExportError
@@ -34,11 +35,11 @@ class _ExportUnlessNamed(TyperGroup):
 app = typer.Typer(add_completion=False, cls=_ExportUnlessNamed)
 
 Checkpoint = Annotated[Path, typer.Option(help="Folder that `python -m training train` wrote.")]
-Engines = Annotated[str | None, typer.Option(help="Names with commas between: onnx, torchscript.")]
+Engines = Annotated[str | None, typer.Option(help=f"Names with commas between: {', '.join(ENGINES)}.")]
 Texts = Annotated[list[Path] | None, typer.Option(help="Text to validate on; else the model writes one.")]
 TextName = Annotated[str | None, typer.Option(help="What the manifest calls that text; its file names.")]
 Tokens = Annotated[int, typer.Option(min=1, help="Read at most this many tokens of the text.")]
-MaxCost = Annotated[float, typer.Option(min=0, help="Most that int8 may cost of perplexity.")]
+MaxCost = Annotated[float, typer.Option(min=0, help="Most that a precision below float32 may cost of perplexity.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")]
 
 
@@ -48,7 +49,8 @@ def export(
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     engines: Engines = "onnx",
     precision: Annotated[
-        list[str] | None, typer.Option(help="float32 or int8; may be given twice. All that there are, unless given.")
+        list[str] | None,
+        typer.Option(help=f"{', '.join(PRECISIONS)}; may be given again. All that the engines have, unless given."),
     ] = None,
     text: Texts = None,
     text_name: TextName = None,

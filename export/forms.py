@@ -158,6 +158,7 @@ FORMS: tuple[Form, ...] = (
 )
 """Every form, in the order in which an export writes them."""
 ENGINES = tuple(dict.fromkeys(form.engine for form in FORMS))
+PRECISIONS = tuple(dict.fromkeys(form.precision for form in FORMS))
 
 
 def chosen_forms(engines: Sequence[str], precisions: Sequence[str]) -> list[Form]:

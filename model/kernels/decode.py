@@ -94,10 +94,10 @@ def launch(
         "BLOCK_M": block_m,
     }
     grid = (blocks(size, block_m), groups, batches)
-    return Launch(_step, grid, arguments, constants, warps=8 if block_b == 1 else 4, stages=3)
+    return Launch(_step, grid, arguments, constants, warps=4 if block_b == 16 else 8, stages=3)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def _step(
     x,
     weight,

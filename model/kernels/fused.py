@@ -26,6 +26,9 @@ MAX_TOKENS = 1 << 15
 GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Batches that a step's graph is captured for, when first needed; others are padded up, larger ones run without."""
 
+CAPABILITY = (8, 0)
+"""The first GPUs that multiply bfloat16, and that Triton supports."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -92,7 +95,9 @@ def _guarded(
                 return function(self, *args, **kwargs)
         except torch.OutOfMemoryError:
             pass  # The tensors of the failed call are let go with the exception.
-        except RuntimeError as error:
+        except EngineError:
+            raise
+        except Exception as error:  # Triton's exceptions and torch's share no base but Exception.
             raise EngineError(
                 f"{self.device} failed while running the model: {str(error).partition(chr(10))[0]}"
             ) from error
@@ -113,9 +118,9 @@ class FusedModel:
     def __init__(self, weights: FusedWeights, device: torch.device, forms: Forms | None = None) -> None:
         """Put the weights on `device`; `forms` compute it, by default those that fit the device.
 
-        Raises `EngineError` for no such device, one that does not multiply in the weights' type, or without Triton.
+        Raises `EngineError` where there is no such device, it is too old (`CAPABILITY`), or Triton is missing.
         """
-        _check_device(device, weights.dtype)
+        _check_device(device)
         self.device = device
         self.precision = name_of(weights.dtype)
         self.vocabulary_size, self.hidden_size = weights.table.shape
@@ -265,15 +270,17 @@ def captured(action: Callable[[], object], device: torch.device) -> torch.cuda.C
     return graph
 
 
-def _check_device(device: torch.device, dtype: torch.dtype) -> None:
+def _check_device(device: torch.device) -> None:
     if device.type != "cuda":
         return
     if not torch.cuda.is_available():
         raise EngineError(f"there is no {device} that torch can use; use the onnx engine, or install torch for CUDA")
-    if dtype == torch.bfloat16 and torch.cuda.get_device_capability(device) < (8, 0):
+    capability = torch.cuda.get_device_capability(device)
+    if capability < CAPABILITY:
+        found, needed = (".".join(map(str, version)) for version in (capability, CAPABILITY))
         raise EngineError(
-            f"{torch.cuda.get_device_name(device)} does not multiply in bfloat16; use the precision float16, "
-            "or the torchscript engine"
+            f"{torch.cuda.get_device_name(device)} is of compute capability {found} and the fused kernels need "
+            f"{needed}; use the onnx-cuda or the torchscript engine"
         )
 
 

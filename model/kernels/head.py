@@ -21,6 +21,8 @@ MOST_CANDIDATES = 16
 """Largest k whose candidates are found tile by tile; for more, the logits of a few rows are written."""
 MOST_LOGITS = 1 << 25
 """Logits of the rows that are treated together, written or not: 128 MB, and twice that where they are sorted."""
+MOST_ROWS = 1 << 16
+"""Rows that are treated together of the smallest vocabularies: a launch's grid has an end."""
 BLOCK_V = 128
 """Words of a tile."""
 
@@ -70,7 +72,9 @@ def top_k(hidden: Tensor, table: Tensor, bias: Tensor, k: int) -> tuple[Tensor, 
     count = _rows_together(table)
     for part, best, value in zip(hidden.split(count), ids.split(count), values.split(count), strict=True):
         if k <= MOST_CANDIDATES:
-            candidates = hidden.new_empty(len(part), blocks(len(table), BLOCK_V), k, dtype=torch.int64)
+            # A kernel is compiled for each number of candidates, so that there are few such numbers.
+            most = power_of_two(k, 4, MOST_CANDIDATES)
+            candidates = hidden.new_empty(len(part), blocks(len(table), BLOCK_V), most, dtype=torch.int64)
             total = _log_sum_exp(Form.CANDIDATES, part, table, bias, candidates)
             keys = candidates.flatten(1)
         else:
@@ -95,7 +99,7 @@ def keys_of(logits: Tensor) -> Tensor:
 
 
 def _rows_together(table: Tensor) -> int:
-    return max(1, MOST_LOGITS // len(table))
+    return min(MOST_ROWS, max(1, MOST_LOGITS // len(table)))
 
 
 def _log_sum_exp(
@@ -193,7 +197,7 @@ def _keys(logits, word):
     return ordered.to(tl.int64) << 32 | (0x7FFFFFFF - word)[None, :].to(tl.int64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _tiles(
     hidden,
     table,

@@ -15,7 +15,10 @@ PROGRAMS = 128
 
 @dataclass(frozen=True)
 class Launch:
-    """`arguments` are known when it runs, `constants` when the kernel is compiled; both by name."""
+    """`arguments` are known when it runs, `constants` when the kernel is compiled; both by name.
+
+    Kernels do not specialise numbers of rows and steps, which differ from call to call: each would be compiled anew.
+    """
 
     kernel: Any
     grid: tuple[int, ...]

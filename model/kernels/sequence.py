@@ -84,7 +84,7 @@ def launch(
     return Launch(_sequence, (groups, blocks(batch, block_b)), arguments, constants, warps=8, stages=stages)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "steps"])
 def _sequence(
     pre,
     context,

@@ -85,13 +85,15 @@ def tiles(form: head.Form, rows: int) -> Launch:
 
 
 def compiled(launch: Launch, capability: int) -> triton.compiler.CompiledKernel:
-    """The kernel as a launch would compile it: sizes of 1 are constants, and multiples of 16 are known to be."""
+    """The kernel as a launch would compile it: where it may, it makes a 1 a constant and knows multiples of 16."""
     signature, constants, attributes = {}, dict(launch.constants), {}
-    for index, name in enumerate(launch.kernel.arg_names):
+    for index, (name, parameter) in enumerate(zip(launch.kernel.arg_names, launch.kernel.params, strict=True)):
         value = launch.arguments.get(name)
         if isinstance(value, Tensor):
             signature[name] = TYPES[value.dtype]
             attributes[(index,)] = [["tt.divisibility", 16]]
+        elif parameter.do_not_specialize:
+            signature[name] = "i32"
         elif value is None or value == 1:
             signature[name] = "constexpr"
             constants.setdefault(name, 1)

@@ -181,12 +181,17 @@ def test_too_little_memory_for_one_batch_leaves_the_next_one_working(device: tor
     assert engine.log_probabilities(hidden).shape == (2, 150)
 
 
-def test_a_gpu_before_compute_capability_8_takes_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_gpu_before_compute_capability_8_is_refused_and_other_engines_named(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
-    with pytest.raises(EngineError, match=r"Tesla T4 does not multiply in bfloat16; use the precision float16"):
-        FusedModel(pack(language_model(), torch.bfloat16), torch.device("cuda"))
+    with pytest.raises(
+        EngineError, match=r"Tesla T4 is of .* 7\.5 and the .* 8\.0; use the onnx-cuda or the torchscript"
+    ):
+        FusedModel(pack(language_model(), dtype), torch.device("cuda"))
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

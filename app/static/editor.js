@@ -116,7 +116,11 @@ export class Editor extends EventTarget {
     const end = wordEnd(this.#text, caret);
     const glued = /^['’]/.test(word) && start === caret && this.#text[start - 1] === " ";
     const blank = end < this.#text.length && isBlank(this.#text.charCodeAt(end));
-    this.replace(glued ? start - 1 : start, blank ? end + 1 : end, `${word}${blank ? this.#text[end] : " "}`);
+    const words = `${word}${blank ? this.#text[end] : " "}`;
+    // Only what differs is replaced, so that undoing it leaves nothing selected.
+    const from = glued ? start - 1 : start;
+    const typed = words.startsWith(this.#text.slice(from, caret)) ? caret - from : 0;
+    this.replace(from + typed, blank ? end + 1 : end, words.slice(typed));
   }
 
   /** Take what the textarea holds, as a browser may have put it there by itself. */

@@ -43,6 +43,12 @@ new Comparison({
   limits: () => card.limits,
 });
 
+const EXAMPLES = [
+  "The film was released in the United States by a gigantic zeppelin, and it did not do well at the box office.",
+  "The castle was built in the 12th century, and its towers were later used as a bakery for dragons.",
+  "She studied at the University of Oxford, where she became the first woman to win a bicycle made of cheese.",
+];
+
 /** Whether Tab and digits take words: once something was typed, until Esc or the focus leaves. */
 let armed = false;
 let typedAt = null;
@@ -99,6 +105,10 @@ area.addEventListener("keydown", (event) => {
   } else if (armed && takes(event)) event.preventDefault();
 });
 
+at("example").addEventListener("click", () => {
+  const next = EXAMPLES[(EXAMPLES.indexOf(editor.text) + 1) % EXAMPLES.length];
+  editor.replace(0, editor.text.length, next);
+});
 document.addEventListener("keydown", ({ key }) => key === "Escape" && continuation.stop());
 
 /** Whether a key takes a chip, which it then does. */

@@ -31,7 +31,7 @@ export function figure(number) {
 /** A probability in per cent. */
 export function percent(probability) {
   if (probability < 0.00001) return "<0.001%";
-  return `${figure(probability * 100)}%`;
+  return `${(probability * 100).toLocaleString("en", { maximumSignificantDigits: probability < 0.01 ? 2 : 3 })}%`;
 }
 
 /** Milliseconds of a request. */

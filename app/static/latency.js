@@ -18,9 +18,9 @@ export function record(kind, time) {
   draw();
 }
 
-/** Suggestions were shown so many milliseconds after the keystroke they are for. */
-export function recordSuggestions(time) {
-  suggestions.push(time);
+/** Suggestions are shown now for a keystroke of that time. The measure is in the browser's own timeline, too. */
+export function recordSuggestions(began) {
+  suggestions.push(performance.measure("suggestions", { start: began }).duration);
   if (suggestions.length > KEPT) suggestions.shift();
   draw();
 }

@@ -63,7 +63,7 @@ function sizes() {
 function show(state, predictions) {
   if (state.virtual || !editor.isAt(state)) return;
   chips.show(state, predictions);
-  if (typedAt !== null) recordSuggestions(performance.now() - typedAt);
+  if (typedAt !== null) recordSuggestions(typedAt);
   typedAt = null;
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from export.validate import ExportedReader, perplexity
 from model.bundle import Manifest, Validation, open_bundle, sums_of, write_manifest
 from model.torchscript_model import TorchScriptModel
 from tests.export.samples import TEXT, config_of, random_weights, write_checkpoint
-from tests.model.faults import contents
+from tests.model.faults import contents, full_disk
 
 CONFIG = config_of()
 
@@ -190,6 +191,26 @@ def test_a_validation_that_fails_changes_nothing(
     assert validate(monkeypatch, folder, *arguments) == 2
     assert problem in one_error(capsys)
     assert contents(folder) == before
+
+
+def test_a_manifest_for_which_there_is_no_room_stays_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(folder)
+    for moment in itertools.count():
+        with full_disk(folder / "bundle", moment) as moments:
+            status = validate(monkeypatch, folder, "--engines", "onnx")
+        if not moments.struck:
+            break
+        if contents(folder) == before:
+            assert status == 2
+            assert "No space left on device" in one_error(capsys)
+        else:
+            assert len(records(folder, "onnx")) == 2
+            (folder / "bundle" / "manifest.json").write_bytes(before["bundle/manifest.json"])
+        capsys.readouterr()
+    assert moment >= 3
+    assert status == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -24,8 +24,8 @@ from benchmarks.server import serving
 
 BUNDLED = Path(__file__).parents[1] / "bundles" / "wikitext-2"
 TEXT = (
-    "The film was released in the United States in the summer of that year, and it was one of the first to be shown in "
-    "a theatre that had been built for the purpose. It received generally positive reviews from the critics of the day. "
+    "The film was released in the United States in the summer of that year, and it was one of the first to be shown "
+    "in a theatre built for the purpose. It received generally positive reviews from the critics of the day. "
 )
 KEY_MILLISECONDS = 100
 """Between two keys: a fast typist's."""

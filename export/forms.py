@@ -153,8 +153,8 @@ FORMS: tuple[Form, ...] = (
     OnnxForm(Precision.FLOAT32),
     OnnxForm(Precision.INT8),
     TorchScriptForm(),
-    FusedForm("bfloat16", values=0.05),
-    FusedForm("float16", values=0.01),
+    FusedForm("bfloat16", values=0.015),
+    FusedForm("float16", values=0.002),
 )
 """Every form, in the order in which an export writes them."""
 ENGINES = tuple(dict.fromkeys(form.engine for form in FORMS))

@@ -25,7 +25,7 @@ from benchmarks.server import serving
 BUNDLED = Path(__file__).parents[1] / "bundles" / "wikitext-2"
 TEXT = (
     "The film was released in the United States in the summer of that year, and it was one of the first to be shown in "
-    "a theatre that had been built for the purpose. It received generally positive reviews from the critics of the day. "
+    "a theatre that had been built for the purpose. It received generally positive reviews from critics of the day. "
 )
 KEY_MILLISECONDS = 100
 """Between two keys: a fast typist's."""
@@ -100,8 +100,6 @@ def opened(browser: Browser, url: str, **context: Any) -> Page:
     page.goto(url)
     page.locator("#model dd").first.wait_for()
     page.locator("#text").focus()
-    # Digits would take words.
-    page.locator("#digits").evaluate("(box) => { box.checked = false; }")
     return page
 
 

@@ -19,7 +19,7 @@ export class Refusal extends Error {
 export class Lost extends Error {}
 
 const TEMPORARY = new Set([429, 502, 503, 504]);
-const MOST_SECONDS = 8;
+const MOST_SECONDS = 4;
 
 /** The address of a route, wherever the page is served. */
 export function address(route) {

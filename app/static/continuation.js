@@ -69,7 +69,8 @@ export class Continuation {
     const kept = withoutLastBlanks(this.#editor.text);
     const text = kept === "" || kept.endsWith("\n") ? kept : `${kept} `;
     this.#follower.follow({ text, start: text.length, caret: text.length, prefix: "", virtual: true });
-    await Promise.race([this.#follower.arrived(), new Promise((resolve) => signal.addEventListener("abort", resolve))]);
+    const stopped = new Promise((resolve) => signal.addEventListener("abort", () => resolve(true)));
+    if (!(await Promise.race([this.#follower.arrived(), stopped]))) throw new Error("the server refused the text");
   }
 
   /** Tried again for as long as nothing was written. */

@@ -26,6 +26,7 @@ export class Follower {
   #wanted = null;
   #answered = null;
   #running = false;
+  #refused = false;
   #waiters = [];
   #aside = null;
   #pause = null;
@@ -49,9 +50,10 @@ export class Follower {
     if (!this.#running) this.#run();
   }
 
-  /** Resolves once the session is where it is wanted. */
+  /** Resolves once the session is where it is wanted: true; or the server refused to go there: false. */
   async arrived() {
     if (this.#running) await new Promise((resolve) => this.#waiters.push(resolve));
+    return !this.#refused;
   }
 
   async #run() {
@@ -81,6 +83,7 @@ export class Follower {
     this.#tell.scores(state, step.from, step.tokens, step.until);
     if (state !== this.#wanted || step.until < state.start) return;
     this.#answered = state;
+    this.#refused = false;
     this.#tell.suggestions(state, state.prefix.length <= LONGEST_PREFIX ? step.predictions : []);
   }
 
@@ -95,6 +98,7 @@ export class Follower {
     } else {
       this.#session.abandon();
       this.#answered = this.#wanted;
+      this.#refused = true;
       this.#tell.suggestions(this.#wanted, []);
       this.#notice.say(`The server refused this: ${error.message}. Your text is kept.`, "error");
       if (!(error instanceof Refusal)) console.error(error);

@@ -23,6 +23,7 @@ from export.forms import ENGINES
 from model import torchscript_model
 from model.bundle import Bundle, open_bundle
 from model.errors import EngineError, EngineMemoryError
+from model.kernels.fused import FusedModel
 from tests.app.bundles import export_small_bundle
 from tests.app.commands import run
 from tests.app.every_engine import EVERY_ENGINE, Build
@@ -62,6 +63,8 @@ def memory_is_full(patch: pytest.MonkeyPatch) -> None:
 
     for name in ("advance", "log_probabilities"):
         patch.setattr(torchscript_model._Scripted, name, full_in_torch)
+    for name in ("_step", "_read"):
+        patch.setattr(FusedModel, name, full_in_torch)
 
 
 def test_a_batch_for_which_there_is_no_memory_fails_alone(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:

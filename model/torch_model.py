@@ -143,6 +143,8 @@ class TorchModel:
                 tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
                 placed = [tensor.to(self._device) if tensor.is_floating_point() else tensor for tensor in tensors]
                 return [tensor.cpu().numpy() for tensor in function(*placed)]
+        except EngineError:
+            raise  # It says all there is to say, and holds nothing of the call.
         except Exception as problem:  # torch's own share no base but Exception.
             error = _engine_error(problem)
         # Raised here, since a handled exception would keep the tensors of the failed call alive.

@@ -69,7 +69,7 @@ export function delay(error, failures) {
 
 /** What to tell of an error that is tried again. */
 export function reason(error) {
-  if (error instanceof Lost) return `The server is away (${error.message}).`;
+  if (error instanceof Lost) return "The server cannot be reached.";
   if (error.status === 429) return "The server has no room just now.";
   if (error.status === 503) return `The server is not ready (${error.message}).`;
   return `The server did not manage (${error.message}).`;

@@ -28,7 +28,7 @@ test: $(VENV)/.dev ## run the tests (ARGS="tests/model -k sequence" chooses)
 	$(PY) -m pytest $(ARGS)
 
 test-gpu: $(DEV) ## run the tests that need a GPU (PY=python3 names an interpreter with its packages)
-	$(PY) -m pytest -m gpu --durations=10 --junit-xml=test-gpu.xml $(ARGS)
+	PRU_TEST_DEVICE=cuda $(PY) -m pytest -m gpu --durations=10 --junit-xml=test-gpu.xml $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting and types
 	$(PY) -m ruff check .

@@ -29,7 +29,17 @@ from app.middleware import RequestMiddleware
 from app.model_service import ModelService
 from app.prefix_cache import PrefixCache
 from app.reader import RequestLimits
-from app.routes import completions, documentation, health, metrics, model, session_stream, sessions, tokenizer
+from app.routes import (
+    completions,
+    documentation,
+    health,
+    metrics,
+    model,
+    playground,
+    session_stream,
+    sessions,
+    tokenizer,
+)
 from app.scheduler import Scheduler
 from app.served_model import ServedModel, open_model
 from app.sessions import open_store
@@ -97,6 +107,7 @@ def create_app(
     app.include_router(tokenizer.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
+    playground.install(app)
     documentation.add_problem_schema(app)
     return app
 

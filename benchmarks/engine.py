@@ -1,4 +1,4 @@
-"""The ONNX engine against torch, against float32 and against itself.
+"""The ONNX engine against torch, against float32 and against itself; TorchScript against torch.
 
 Boundary: one exported model at a time, no HTTP.
 """
@@ -14,11 +14,13 @@ from torch import Tensor
 from benchmarks.harness import Row, at_least, at_most, interleaved, milliseconds
 from export.graphs import write_graphs
 from export.quantize import Precision, arithmetic_of
+from export.torchscript import write_torchscript
 from export.weights import fold_model
 from model.checkpoint import load_checkpoint, load_weights
 from model.language_model import LanguageModel
 from model.onnx_model import OnnxModel
 from model.pru import PRUCell, PRULayer, unpack
+from model.torchscript_model import TorchScriptModel
 
 THREADS = 2
 
@@ -41,6 +43,7 @@ def rows(checkpoint: Path, folder: Path, rounds: int) -> list[Row]:
         *_steps(engines["int8"], model, rounds),
         *_scoring(engines, model, rounds),
         _flatness(engines["int8"], rounds),
+        *_torchscript(TorchScriptModel(write_torchscript(model, folder / "torchscript")), model, rounds),
     ]
 
 
@@ -138,6 +141,50 @@ def _scoring(engines: dict[str, OnnxModel], model: LanguageModel, rounds: int) -
             milliseconds(loop=times["loop alone"], int8=times["int8 alone"]),
             times["loop alone"] / times["int8 alone"],
             10,
+        ),
+    ]
+
+
+def _torchscript(engine: TorchScriptModel, model: LanguageModel, rounds: int) -> list[Row]:
+    """The same model as TorchScript, behind the engines' protocol, and as modules."""
+    ids = np.random.default_rng(4).integers(engine.vocabulary_size, size=(32, 33), dtype=np.int32)
+
+    def read() -> None:
+        zeros = np.zeros((1, engine.state_size), np.float32)
+        hidden, _ = engine.advance(ids[:1, :1], np.ones(1, np.int32), zeros)
+        engine.top_k(hidden[:, -1], 5)
+
+    @torch.inference_mode()
+    def read_in_torch() -> None:
+        hidden, _ = model(torch.from_numpy(ids[:1, :1]), model.initial_state(1))
+        model.log_probabilities(hidden[:, -1]).topk(5)
+
+    def score() -> None:
+        zeros = np.zeros((32, engine.state_size), np.float32)
+        hidden, _ = engine.advance(ids[:, :-1], np.full(32, 32, np.int32), zeros)
+        engine.score(hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1))
+
+    @torch.inference_mode()
+    def score_in_torch() -> None:
+        hidden, _ = model(torch.from_numpy(ids[:, :-1]), model.initial_state(32))
+        targets = torch.from_numpy(ids[:, 1:]).long()
+        model.log_probabilities(hidden).gather(-1, targets.unsqueeze(-1))
+
+    times = interleaved(
+        {"one": read, "one in torch": read_in_torch, "many": score, "many in torch": score_in_torch}, rounds
+    )
+    return [
+        at_most(
+            "one token read, top 5 predicted, batch 1: TorchScript / torch eager",
+            milliseconds(TorchScript=times["one"], torch=times["one in torch"]),
+            times["one"] / times["one in torch"],
+            1.3,
+        ),
+        at_most(
+            "32 x 32 tokens scored: TorchScript / torch eager",
+            milliseconds(TorchScript=times["many"], torch=times["many in torch"]),
+            times["many"] / times["many in torch"],
+            1.3,
         ),
     ]
 

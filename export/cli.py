@@ -19,6 +19,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from export.exporter import Conditions, Options, Results, ShowProgress, export_bundle, validate_bundle
+from export.forms import ENGINES, PRECISIONS
 from model.bundle import Manifest
 from model.command_line import errors_in_one_line
 from model.errors import ExportError
@@ -34,11 +35,11 @@ class _ExportUnlessNamed(TyperGroup):
 app = typer.Typer(add_completion=False, cls=_ExportUnlessNamed)
 
 Checkpoint = Annotated[Path, typer.Option(help="Folder that `python -m training train` wrote.")]
-Engines = Annotated[str | None, typer.Option(help="Names with commas between: onnx, torchscript.")]
+Engines = Annotated[str | None, typer.Option(help=f"Names with commas between: {', '.join(ENGINES)}.")]
 Texts = Annotated[list[Path] | None, typer.Option(help="Text to validate on; else the model writes one.")]
 TextName = Annotated[str | None, typer.Option(help="What the manifest calls that text; its file names.")]
 Tokens = Annotated[int, typer.Option(min=1, help="Read at most this many tokens of the text.")]
-MaxCost = Annotated[float, typer.Option(min=0, help="Most that int8 may cost of perplexity.")]
+MaxCost = Annotated[float, typer.Option(min=0, help="Most that a precision below float32 may cost of perplexity.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")]
 
 
@@ -48,7 +49,8 @@ def export(
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     engines: Engines = "onnx",
     precision: Annotated[
-        list[str] | None, typer.Option(help="float32 or int8; may be given twice. All that there are, unless given.")
+        list[str] | None,
+        typer.Option(help=f"{', '.join(PRECISIONS)}; may be given again. All that the engines have, unless given."),
     ] = None,
     text: Texts = None,
     text_name: TextName = None,
@@ -76,8 +78,7 @@ def export(
     )
     with _progress(Console(stderr=True)) as show:
         manifest, results = export_bundle(checkpoint, out, options, show)
-    _report(Console(), manifest, results)
-    Console().print(f"the bundle is {out}")
+    _report(Console(), manifest, results, f"the bundle is {out}")
 
 
 @app.command()
@@ -99,8 +100,7 @@ def validate(
     conditions = Conditions(tuple(text or ()), text_name, tokens, max_cost, _use_threads(threads), device)
     with _progress(Console(stderr=True)) as show:
         manifest, results = validate_bundle(bundle, checkpoint, _names(engines), conditions, show)
-    _report(Console(), manifest, results)
-    Console().print(f"{bundle} is validated on {device}")
+    _report(Console(), manifest, results, f"{bundle} is validated on {device}")
 
 
 def _names(engines: str | None) -> tuple[str, ...]:
@@ -137,8 +137,8 @@ def _progress(console: Console) -> Iterator[ShowProgress]:
             progress.stop()
 
 
-def _report(console: Console, manifest: Manifest, results: Results) -> None:
-    """Perplexity before and after, and what it takes."""
+def _report(console: Console, manifest: Manifest, results: Results, done: str) -> None:
+    """Perplexity before and after, what it takes, and what was done."""
     forms = list(results)
     last = manifest.engines[forms[0].engine][forms[0].precision].validated[-1]
     table = Table(title=f"{manifest.name}: perplexity on {last.tokens:,} tokens of {last.data}")
@@ -151,6 +151,7 @@ def _report(console: Console, manifest: Manifest, results: Results) -> None:
         change, difference = f"{found.cost:+.4%}", f"{found.differences.hidden:.4%}"
         table.add_row(form.engine, form.precision, f"{found.perplexity:.4f}", change, difference, f"{size:.1f}")
     console.print(table)
+    console.print(done, soft_wrap=True)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from model.checkpoint import load_checkpoint
 from model.errors import ExportError
 from model.language_model import LanguageModel
 from model.machine import processor_name
+from model.torch_model import find_device
 from model.vocabulary import Vocabulary
 
 ShowProgress = Callable[[str, int, int], None]
@@ -158,10 +159,11 @@ def validate_bundle(
 ) -> tuple[Manifest, Results]:
     """Validate a bundle's artefacts on this machine's device, all or those of some engines, and record it.
 
-    A record takes the place of an earlier one from the same hardware. Either all are accepted and the manifest is
-    replaced, or nothing changes. Raises `BundleError`, `CheckpointError`, and `ExportError` or `EngineError` where the
-    checkpoint is not the bundle's or an artefact is refused.
+    A record takes the place of an earlier one from the same hardware and data. Either all are accepted and the manifest
+    is replaced, or nothing changes. Raises `BundleError` and `CheckpointError`, and `ExportError` or `EngineError`
+    where the checkpoint is not the bundle's or an artefact is refused.
     """
+    find_device(conditions.device)
     bundle = open_bundle(folder)
     forms = _forms_of(bundle, engines, conditions.device)
     reference, vocabulary, _ = load_checkpoint(checkpoint)
@@ -174,7 +176,7 @@ def validate_bundle(
         artefact = held[form.engine][form.precision]
         results[form] = judge.measure(form, bundle.paths(artefact))
         record = judge.record(form, results[form])
-        others = [one for one in artefact.validated if (one.device, one.hardware) != (record.device, record.hardware)]
+        others = [one for one in artefact.validated if _circumstances(one) != _circumstances(record)]
         held[form.engine][form.precision] = artefact.model_copy(update={"validated": (*others, record)})
     manifest = bundle.manifest.model_copy(update={"engines": held})
     with uninterrupted():
@@ -193,6 +195,10 @@ def _forms_of(bundle: Bundle, engines: Sequence[str], device: str) -> list[Form]
         listed = ", ".join(form.name for form in named)
         raise ExportError(f"{bundle.folder} holds nothing that is validated on {device} (it holds {listed})")
     return forms
+
+
+def _circumstances(record: Validation) -> tuple[object, ...]:
+    return record.device, record.hardware, record.data
 
 
 def _hardware(device: str) -> dict[str, Any]:

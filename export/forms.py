@@ -25,8 +25,12 @@ from export.weights import FoldedModel, fold_model
 from model.checkpoint import load_weights
 from model.config import ModelConfig
 from model.errors import ExportError
+from model.kernels.fused import FusedModel
+from model.kernels.weights import DTYPES, pack, save_weights
+from model.kernels.weights import load_weights as load_packed
 from model.language_model import LanguageModel
 from model.onnx_model import RUNTIME_VERSION, OnnxModel
+from model.torch_model import TorchModel
 from model.torchscript_model import TorchScriptModel
 
 FLOAT32_LIMIT = 1e-4
@@ -124,9 +128,37 @@ class TorchScriptForm(Form):
         return [TorchScriptModel(files, device, exported=exported) for exported in (False, True)]
 
 
-FORMS: tuple[Form, ...] = (OnnxForm(Precision.FLOAT32), OnnxForm(Precision.INT8), TorchScriptForm())
+class FusedForm(Form):
+    """Packed weights for the fused kernels. On a CPU the kernels' plain references compute them."""
+
+    engine = "cuda"
+    devices = ("cpu", "cuda")
+
+    def __init__(self, precision: str, values: float) -> None:
+        self.precision = precision
+        self.limits = Limits(values=values)
+
+    def write(self, source: Source, folder: Path) -> list[Path]:
+        weights = pack(source.model, DTYPES[self.precision])
+        folder.mkdir(parents=True)
+        return [save_weights(weights, folder)]
+
+    def load(self, files: Sequence[Path], config: ModelConfig, device: str, threads: int) -> list[Exported]:
+        [path] = files
+        model = FusedModel(load_packed(path), torch.device(device))
+        return [TorchModel(model, model.device)]
+
+
+FORMS: tuple[Form, ...] = (
+    OnnxForm(Precision.FLOAT32),
+    OnnxForm(Precision.INT8),
+    TorchScriptForm(),
+    FusedForm("bfloat16", values=0.015),
+    FusedForm("float16", values=0.002),
+)
 """Every form, in the order in which an export writes them."""
 ENGINES = tuple(dict.fromkeys(form.engine for form in FORMS))
+PRECISIONS = tuple(dict.fromkeys(form.precision for form in FORMS))
 
 
 def chosen_forms(engines: Sequence[str], precisions: Sequence[str]) -> list[Form]:

@@ -32,16 +32,16 @@ def write_torchscript(model: LanguageModel, folder: Path) -> list[Path]:
     words = torch.zeros(2, 1, dtype=torch.int32), torch.ones(2, dtype=torch.int32), model.initial_state(2)
     hidden = torch.zeros(2, model.config.embedding_size), model.embedding.weight.detach()
     files = {
-        SCRIPT: _script(inference),
-        STEP: _export(inference, words, ({0: rows}, {0: rows}, {0: rows})),
-        HEAD: _export(inference.decoder, hidden, ({0: rows}, {})),
+        SCRIPT: torchscript(inference),
+        STEP: program(inference, words, ({0: rows}, {0: rows}, {0: rows})),
+        HEAD: program(inference.decoder, hidden, ({0: rows}, {})),
     }
     for name, data in files.items():
         write_atomically(folder / name, data)
     return [folder / name for name in files]
 
 
-def _script(module: nn.Module) -> bytes:
+def torchscript(module: nn.Module) -> bytes:
     """A module as TorchScript."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -56,14 +56,14 @@ def _script(module: nn.Module) -> bytes:
     return clean.getvalue()
 
 
-def _export(module: nn.Module, inputs: tuple[Tensor, ...], axes: tuple[dict[int, Any], ...]) -> bytes:
+def program(module: nn.Module, inputs: tuple[Tensor, ...], axes: tuple[dict[int, Any], ...]) -> bytes:
     """A module as a program of `torch.export`, its parameters as in the module; `axes` are free."""
-    program = torch.export.export(module, inputs, dynamic_shapes=axes)
+    exported = torch.export.export(module, inputs, dynamic_shapes=axes)
     # They would be stored as a pickle.
-    program.example_inputs = None
-    for node in program.graph.nodes:
+    exported.example_inputs = None
+    for node in exported.graph.nodes:
         # Paths of this machine.
         node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={VERSION: torch.__version__})
+    torch.export.save(exported, buffer, extra_files={VERSION: torch.__version__})
     return buffer.getvalue()

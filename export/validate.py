@@ -199,7 +199,7 @@ def check_values(model: Exported, name: str, limits: Limits, reference: Language
     found = Differences(_difference(hiddens), _difference(states), _difference([(likely, expected_likely)]))
     for what, value in asdict(found).items():
         if not value <= limits.values:  # A NaN is refused too.
-            coarse = "; if the model is hardly trained, train it further or export float32 alone"
+            coarse = "; if the model is hardly trained, train it further or leave this precision out"
             raise ExportError(
                 f"{name}: {what} differs from the reference by {value:.2%} of its spread, more than the "
                 f"{limits.values:.2%} that a correct export may cause on a sound runtime"
@@ -219,7 +219,7 @@ def check_cost(measured: Measured, name: str, limits: Limits, max_cost: float) -
     if limits.cost is None and measured.cost > max_cost:
         raise ExportError(
             f"{name} costs {measured.cost:.3%} of perplexity, more than {max_cost:.3%}; "
-            "export float32 alone, or allow more with --max-cost"
+            "leave this precision out, or allow more with --max-cost"
         )
 
 

@@ -29,7 +29,10 @@ _LOW = (1 << 32) - 1
 
 
 class TensorModel(Protocol):
-    """A model's functions of tensors, all on one device. Ids, lengths and targets are int32, all else is float32."""
+    """A model's functions of tensors. State, hidden and results are float32 on its device.
+
+    Ids, lengths and targets are int32 and on the CPU, where they were checked.
+    """
 
     hidden_size: int
     state_size: int
@@ -137,14 +140,24 @@ class TorchModel:
         """Call a function of tensors with arrays, int32 or float32."""
         try:
             with torch.inference_mode():
-                tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for array in arrays]
-                return [tensor.cpu().numpy() for tensor in function(*tensors)]
-        except RuntimeError as problem:  # torch's own are all of this kind.
+                tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+                placed = [tensor.to(self._device) if tensor.is_floating_point() else tensor for tensor in tensors]
+                return [tensor.cpu().numpy() for tensor in function(*placed)]
+        except EngineError:
+            raise  # It says all there is to say, and holds nothing of the call.
+        except Exception as problem:  # torch's own share no base but Exception.
             error = _engine_error(problem)
         # Raised here, since a handled exception would keep the tensors of the failed call alive.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         raise error
+
+
+def find_device(name: str) -> torch.device:
+    """The device called "cpu" or "cuda"; `EngineError` where torch finds no GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EngineError("this torch finds no GPU; install its driver and torch's build for CUDA, or use the CPU")
+    return torch.device(name)
 
 
 def top_k(likely: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -163,11 +176,11 @@ def top_k(likely: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def score(likely: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Values of `targets [N]` in `likely [N, V]`, and their ranks (int32)."""
-    values = likely.gather(1, targets.long().unsqueeze(1))
+    values = likely.gather(1, targets.to(likely.device, torch.int64).unsqueeze(1))
     return values[:, 0], (likely > values).sum(dim=1, dtype=torch.int32) + 1
 
 
-def _engine_error(problem: RuntimeError) -> EngineError:
+def _engine_error(problem: Exception) -> EngineError:
     """What is raised where a run fails: that run is lost, and the next one may succeed."""
     reason = reason_of(problem)
     # TorchScript's interpreter raises a plain error whatever its operators raised.

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from model.errors import EngineError
-from model.torch_model import TensorModel, TorchModel, reason_of
+from model.torch_model import TensorModel, TorchModel, find_device, reason_of
 
 Loaded = TypeVar("Loaded")
 
@@ -62,9 +62,7 @@ class TorchScriptModel(TorchModel):
         one wrote it.
         """
         by_name = {path.name: path for path in files}
-        target = torch.device(device)
-        if target.type == "cuda" and not torch.cuda.is_available():
-            raise EngineError("this torch finds no GPU; install its driver and torch's build for CUDA, or use the CPU")
+        target = find_device(device)
         if exported is None:
             exported = not hasattr(torch.jit, "load")
         model: _Scripted | _Exported
@@ -102,7 +100,7 @@ class _Scripted(_Sizes):
 
     def advance(self, ids: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         with _interpreted():
-            hidden, after = self._module(ids, lengths, state)
+            hidden, after = self._module(ids.to(state.device), lengths.to(state.device), state)
         return hidden, after
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
@@ -120,6 +118,7 @@ class _Exported(_Sizes):
         self._step, self._head, self._table = step, head, parameters["embedding.weight"]
 
     def advance(self, ids: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        ids, lengths = ids.to(state.device), lengths.to(state.device)
         outputs = []
         for t in range(ids.shape[1]):
             hidden, state = self._step(ids[:, t : t + 1], (lengths > t).int(), state)

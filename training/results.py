@@ -245,7 +245,7 @@ def _hardware(hardware: Mapping[str, str | int | None]) -> str:
     """Names of processors as they are, and the threads that were used."""
     names = [value for value in hardware.values() if isinstance(value, str)]
     threads = hardware.get("threads")
-    return ", ".join([*names, f"{threads} threads"] if threads else names) or NONE
+    return ", ".join([*names, f"{threads} thread{'s' if threads != 1 else ''}"] if threads else names) or NONE
 
 
 def _duration(seconds: float) -> str:

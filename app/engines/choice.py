@@ -70,7 +70,15 @@ def _torchscript(_: Bundle, files: Sequence[Path], candidate: Candidate, threads
     return TorchScriptEngine(files, candidate.device, threads)
 
 
+def _fused(_: Bundle, files: Sequence[Path], candidate: Candidate, __: int) -> Engine:
+    from app.engines.fused import FusedEngine  # noqa: PLC0415 - loads torch
+
+    return FusedEngine(files, candidate.device)
+
+
 CANDIDATES = (
+    Candidate("cuda", "bfloat16", "cuda", "cuda", probes.fused, _fused),
+    Candidate("cuda", "float16", "cuda", "cuda", probes.fused, _fused),
     Candidate("onnx-cuda", "float32", "cuda", "onnx", probes.onnx_cuda, _onnx_cuda),
     Candidate("torchscript", "float32", "cuda", "torchscript", probes.torch_cuda, _torchscript),
     Candidate("onnx", "int8", "cpu", "onnx", probes.onnx, _onnx),

@@ -8,10 +8,11 @@ import pytest
 
 from app.engines import Engine
 from app.engines.choice import CANDIDATES, Candidate
+from app.engines.fused import FusedEngine
 from app.engines.onnx import OnnxCudaEngine
 from model.bundle import Bundle
 
-TOLERANCE = {"float32": 1e-5, "int8": 0.06}
+TOLERANCE = {"float32": 1e-5, "int8": 0.06, "bfloat16": 0.06, "float16": 0.01}
 """Largest difference of a float of the state, of a hidden vector or of a log-probability from the model in float64."""
 EXACT = {"int8"}
 """Precisions whose sums are exact: the same to the bit alone and in a batch, whole and in parts."""
@@ -33,6 +34,13 @@ def _onnx_cuda_on_the_cpu(bundle: Bundle) -> Engine:
     return OnnxCudaEngine(bundle.paths(bundle.manifest.engines["onnx"]["float32"]), 1, "cpu")
 
 
+def _fused_on_the_cpu(precision: str) -> Build:
+    def build(bundle: Bundle) -> Engine:
+        return FusedEngine(bundle.paths(bundle.manifest.engines["cuda"][precision]), "cpu")
+
+    return build
+
+
 EVERY_ENGINE = [
     *(
         pytest.param(
@@ -43,4 +51,5 @@ EVERY_ENGINE = [
         for candidate in CANDIDATES
     ),
     pytest.param(_onnx_cuda_on_the_cpu, id="onnx-cuda-float32-cpu"),
+    *(pytest.param(_fused_on_the_cpu(precision), id=f"cuda-{precision}-cpu") for precision in ("bfloat16", "float16")),
 ]

@@ -15,7 +15,7 @@ import torch
 from app.engines import choice
 from app.engines.base import Floats, Ids
 from app.metrics import Metrics
-from app.reading import Reading, Result
+from app.reading import FEW_ROWS, Reading, Result, advance
 from app.scheduler import Scheduler
 from app.served_model import ServedModel, open_model
 from app.settings import Settings
@@ -23,6 +23,7 @@ from export.forms import ENGINES
 from model import torchscript_model
 from model.bundle import Bundle, open_bundle
 from model.errors import EngineError, EngineMemoryError
+from model.kernels.fused import FusedModel
 from tests.app.bundles import export_small_bundle
 from tests.app.commands import run
 from tests.app.every_engine import EVERY_ENGINE, Build
@@ -62,6 +63,8 @@ def memory_is_full(patch: pytest.MonkeyPatch) -> None:
 
     for name in ("advance", "log_probabilities"):
         patch.setattr(torchscript_model._Scripted, name, full_in_torch)
+    for name in ("_step", "_read"):
+        patch.setattr(FusedModel, name, full_in_torch)
 
 
 def test_a_batch_for_which_there_is_no_memory_fails_alone(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +130,6 @@ def damaged(part: str) -> Callable[[int], NumpyEngine]:
         ("log_probabilities", "/predict", TEXT),
         ("hidden", "/perplexity", TEXT),
         ("log_probabilities", "/perplexity", TEXT),
-        ("score", "/perplexity", {"texts": ["the boats leave the harbour"] * 40}),
         ("log_probabilities", "/v1/completions", {"prompt": "the", "max_tokens": 1}),
         ("state", "/sessions", TEXT),
     ],
@@ -146,12 +148,24 @@ def test_a_nan_is_never_an_answer(part: str, route: str, body: dict[str, object]
         engine.broken = True  # type: ignore[attr-defined]
         # Other words: what was read before is remembered.
         other = {key: value if key == "max_tokens" else "Captain Marlow 's boat" for key, value in body.items()}
-        bad = client.post(route, json=body if "texts" in body else other)
+        bad = client.post(route, json=other)
     assert good.is_success
     assert bad.status_code == 500
     [line] = logs.events("failed")
     assert line["error"] == "EngineError"
     assert line["raised_at"][-1].endswith(" _numbers")
+
+
+def test_a_nan_among_scores_of_many_rows_is_an_error_and_moves_none_of_them() -> None:
+    engine = damaged("score")(30)
+    readings = [
+        Reading(np.zeros(engine.state_size, np.float32), np.array([1], np.int32), np.array([2], np.int32))
+        for _ in range(FEW_ROWS + 1)
+    ]
+    engine.broken = True  # type: ignore[attr-defined]
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        advance(engine, readings, 1)
+    assert {(reading.done, reading.scored) for reading in readings} == {(0, 0)}
 
 
 @pytest.mark.anyio

@@ -51,7 +51,7 @@ COMMANDS = pytest.mark.parametrize(
 
 
 @COMMANDS
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_a_bundle_of_another_version_is_one_line_that_says_which(
     bundle: Path,
     tmp_path: Path,
@@ -65,7 +65,7 @@ def test_a_bundle_of_another_version_is_one_line_that_says_which(
     monkeypatch.setenv("PRU_BUNDLE", str(other))
     assert run(monkeypatch, *arguments) == 2
     line = only_line(capsys)
-    assert line.startswith(f"error: {other / 'manifest.json'} has format version {version}, this program reads 1; ")
+    assert line.startswith(f"error: {other / 'manifest.json'} has format version {version}, this program reads 2; ")
     assert "export the bundle again or use the program version that wrote it" in line
 
 

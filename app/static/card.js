@@ -1,0 +1,50 @@
+/**
+ * The model card: what is served, how good it is, and what a request may ask.
+ */
+
+import { ask, persist } from "./api.js";
+import { Notice } from "./notice.js";
+import { figure, make, whole } from "./page.js";
+
+export class Card {
+  #card = null;
+
+  constructor({ told, list, onLimits }) {
+    this.#load(new Notice(told), list, onLimits);
+  }
+
+  /** Limits on a request, once they are known. */
+  get limits() {
+    return this.#card?.limits ?? null;
+  }
+
+  async #load(notice, list, onLimits) {
+    try {
+      this.#card = await persist(() => ask("GET", "model"), notice);
+    } catch (error) {
+      notice.say(`The model card cannot be had: ${error.message}`, "error");
+      return;
+    }
+    notice.clear();
+    list.replaceChildren(...rows(this.#card).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+    onLimits();
+  }
+}
+
+function rows({ model, architecture: a, vocabulary_size, metrics, training, licence, limits }) {
+  const shape = [
+    a.layers && `${a.layers} layers`, a.hidden_size && `${whole(a.hidden_size)} wide`, a.groups && `${a.groups} groups`,
+    a.levels && `${a.levels} levels`,
+  ];
+  return [
+    ["Name", model.name],
+    ["Shape", shape.filter(Boolean).join(", ")],
+    ["Vocabulary", `${whole(vocabulary_size)} words`],
+    ...metrics.map((metric) => ["Perplexity", `${figure(metric.perplexity)} on ${metric.data}, ${metric.precision}`]),
+    ["Trained on", training?.data?.name],
+    ["Run by", `${model.engine}, ${model.precision}`],
+    ["Bundle", make("code", { textContent: model.sha256.slice(0, 12), title: model.sha256 })],
+    ["Licence", licence],
+    ["One request", `${whole(limits.tokens)} tokens, ${whole(limits.texts)} texts, ${whole(limits.body_bytes)} bytes at most`],
+  ].filter(([, value]) => value);
+}

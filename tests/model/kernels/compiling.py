@@ -1,0 +1,121 @@
+"""Kernels compiled for a device that need not be there: `python -m tests.model.kernels.compiling`.
+
+Prints a JSON line a kernel: its name, and registers, bytes of stack (where spilled registers go) and of shared memory
+that a program takes, as the assembler reports them. Runs in a process of its own, where Triton does not interpret.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from model.kernels import decode, head, sequence
+from model.kernels.launch import Launch
+
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+DTYPE = torch.bfloat16
+WORDS, EMBEDDING, HIDDEN, GROUPS = 33_278, 400, 1400, 4
+
+
+def launches() -> Iterator[tuple[str, Launch]]:
+    """Every kernel at the sizes of the paper's WikiText-2 model, for one row and for many, each with a name."""
+    with torch.device("meta"):
+        for batch, inputs, outputs in (
+            (1, EMBEDDING, HIDDEN),
+            (1, HIDDEN, HIDDEN),
+            (1, HIDDEN, EMBEDDING),
+            (16, HIDDEN, HIDDEN),
+            (256, HIDDEN, HIDDEN),
+        ):
+            yield f"step {inputs}-{outputs} x {batch}", step(batch, inputs, outputs)
+        for batch, outputs in ((1, HIDDEN), (256, HIDDEN), (256, EMBEDDING)):
+            yield f"sequence {outputs} x {batch}", recurrence(batch, outputs)
+        for rows in (1, 256):
+            for form in head.Form:
+                yield f"head {form.name} x {rows}", tiles(form, rows)
+
+
+def context_of(outputs: int) -> Tensor:
+    """A context with gates innermost and columns padded, as a model on a GPU has it."""
+    m = outputs // GROUPS
+    return torch.empty(GROUPS, m, -(-m // 8) * 8, 4, dtype=DTYPE).transpose(2, 3)
+
+
+def step(batch: int, inputs: int, outputs: int) -> Launch:
+    context = context_of(outputs)
+    weight = torch.empty(inputs, GROUPS, context.shape[3], 4, dtype=DTYPE).permute(0, 3, 1, 2)
+    x, bias, state = torch.empty(batch, inputs), torch.empty(outputs, 4).t(), torch.empty(batch, outputs)
+    return decode.launch(x, weight, bias, context, state, state, (state, state))
+
+
+def recurrence(batch: int, outputs: int) -> Launch:
+    context = context_of(outputs)
+    pre = torch.empty(35, batch, GROUPS, context.shape[3], 4).permute(1, 0, 4, 2, 3)
+    state, lengths = torch.empty(batch, outputs), torch.empty(batch, dtype=torch.int32)
+    return sequence.launch(pre, context, state, state, lengths, torch.empty(36, batch, outputs), (state, state))
+
+
+def tiles(form: head.Form, rows: int) -> Launch:
+    hidden, table, bias = torch.empty(rows, EMBEDDING), torch.empty(WORDS, EMBEDDING, dtype=DTYPE), torch.empty(WORDS)
+    out = {
+        head.Form.LOGITS: torch.empty(rows, WORDS),
+        head.Form.TARGETS: torch.empty(rows),
+        head.Form.CANDIDATES: torch.empty(rows, 260, 10, dtype=torch.int64),
+        head.Form.RANKS: torch.empty(rows, 260, dtype=torch.int32),
+    }[form]
+    given = torch.empty(rows, dtype=torch.float32 if form is head.Form.RANKS else torch.int64)
+    return head.launch(form, hidden, table, bias, out, torch.empty(rows, 260), given)
+
+
+def compiled(launch: Launch, capability: int) -> triton.compiler.CompiledKernel:
+    """The kernel as a launch would compile it: where it may, it makes a 1 a constant and knows multiples of 16."""
+    signature, constants, attributes = {}, dict(launch.constants), {}
+    for index, (name, parameter) in enumerate(zip(launch.kernel.arg_names, launch.kernel.params, strict=True)):
+        value = launch.arguments.get(name)
+        if isinstance(value, Tensor):
+            signature[name] = TYPES[value.dtype]
+            attributes[(index,)] = [["tt.divisibility", 16]]
+        elif parameter.do_not_specialize:
+            signature[name] = "i32"
+        elif value is None or value == 1:
+            signature[name] = "constexpr"
+            constants.setdefault(name, 1)
+        else:
+            signature[name] = "i32"
+            if value % 16 == 0:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
+
+
+def resources(kernel: triton.compiler.CompiledKernel) -> dict[str, int]:
+    """What a program takes of a multiprocessor."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
+    return found | {"SHARED": kernel.metadata.shared}
+
+
+if __name__ == "__main__":
+    for name, launch in launches():
+        print(json.dumps({"kernel": name} | resources(compiled(launch, 90))), flush=True)

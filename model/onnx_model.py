@@ -42,6 +42,8 @@ STEPS_NAME = re.compile(r"steps-([1-9][0-9]*)\.onnx")
 
 MAX_TOKENS = 512
 """Tokens (rows x steps) of one run of a step graph: bounds its memory, whose largest part is `4M` floats a token."""
+LANE_ROWS = 4
+"""Rows from which it is faster to give a thread some of its own than to share out every operator."""
 HEAD_BYTES = 8 << 20
 """Log-probabilities of one run of the head: large enough for full speed, small enough to stay in a cache."""
 SOFTMAXES = "softmaxes"
@@ -124,7 +126,7 @@ class OnnxModel:
         while (rows := np.flatnonzero(lengths > start)).size:
             remaining = int(lengths.max()) - start
             fewest = -(-rows.size // MAX_TOKENS)
-            parts = max(fewest, min(self._threads, rows.size)) if self._lanes else fewest
+            parts = max(fewest, min(self._threads, rows.size // LANE_ROWS)) if self._lanes else fewest
             length = self._length_of_run(-(-rows.size // parts), remaining)
             yield slice(start, start + length), np.array_split(rows, parts if length > 1 else fewest)
             start += length

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from export.quantize import Precision
+from model import onnx_model
 from model.config import ModelConfig
 from model.onnx_model import OnnxModel
 from tests.export.samples import build, config_of, random_ids, random_states, random_weights
@@ -95,3 +98,28 @@ def test_scores_do_not_depend_on_what_is_scored_with_them(case: Case) -> None:
         np.testing.assert_array_equal(np.concatenate([value for value, _ in alone]), values)
         np.testing.assert_array_equal(np.concatenate([rank for _, rank in alone]), ranks)
         np.testing.assert_array_equal(model.log_probabilities(hidden)[np.arange(ROWS), targets], values)
+
+
+@pytest.mark.parametrize(("rows", "in_lanes"), [(23, True), (11, False)])
+def test_rows_shared_out_among_threads_give_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, in_lanes: bool
+) -> None:
+    config = config_of()
+    weights = random_weights(config)
+    alone, shared = (build(config, weights, Precision.INT8, tmp_path / str(n), threads=n) for n in (1, 3))
+    ids, state = random_ids(config, rows, 9), random_states(config, rows)
+    lengths = np.arange(rows, dtype=np.int32) % 10
+    expected = alone.advance(ids, lengths, state)
+    threads: set[str] = set()
+    run = onnx_model._run
+
+    def watched(*arguments: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return run(*arguments)
+
+    monkeypatch.setattr(onnx_model, "_run", watched)
+    found = shared.advance(ids, lengths, state)
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(found[0][row, :length], expected[0][row, :length])
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert any(name.startswith("lane") for name in threads) is in_lanes

@@ -18,6 +18,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,17 @@ class OnnxModel:
         self._check_advance(ids, lengths, state)
         hidden = np.zeros((*ids.shape, self.hidden_size), np.float32)
         state = state.copy()
+
+        def read(steps: slice, session: onnxruntime.InferenceSession, rows: Rows) -> None:
+            feeds = self._words(ids, lengths, rows, steps) | {"state": state[rows]}
+            hidden[rows, steps], state[rows] = _run(session, feeds)
+
         for steps, parts in self._runs(lengths):
             length = steps.stop - steps.start
-            sessions = self._lanes if len(parts) > 1 and length in self._lanes else self._steps
-
-            def read(rows: Rows, session: onnxruntime.InferenceSession, steps: slice) -> None:
-                feeds = self._words(ids, lengths, rows, steps) | {"state": state[rows]}
-                hidden[rows, steps], state[rows] = _run(session, feeds)
-
-            runs = (parts, [sessions[length]] * len(parts), [steps] * len(parts))
+            shared = len(parts) > 1 and length in self._lanes
+            session = (self._lanes if shared else self._steps)[length]
             # Raises what any of the runs raised.
-            deque((self._pool.map if sessions is self._lanes else map)(read, *runs), maxlen=0)
+            deque((self._pool.map if shared else map)(partial(read, steps, session), parts), maxlen=0)
         return hidden, state
 
     def _load(self, path: Path, threads: int) -> onnxruntime.InferenceSession:

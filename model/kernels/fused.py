@@ -1,9 +1,9 @@
 """A packed model on a device: word ids and state in, hidden vectors, state and log-probabilities out.
 
-Boundary: torch tensors on the model's device. Ids, lengths and targets may also lie on the CPU, and are checked there:
-on a GPU that would be to wait for it. There the fused kernels compute it, and a step of up to `GRAPH_SIZES[-1]` rows is
-one replayed CUDA graph; on a CPU the plain references do, so that values can be compared on any machine. Serves one
-caller at a time.
+Boundary: torch tensors on the model's device; ids, lengths and targets may also lie on the CPU. What does not fit the
+model is refused above, by `model.torch_model`. On a GPU the fused kernels compute it, and a step of few rows is one
+replayed CUDA graph; on a CPU the plain references do, so that values can be compared on any machine. Serves one caller
+at a time.
 """
 
 from __future__ import annotations
@@ -141,7 +141,6 @@ class FusedModel:
 
         Returns hidden `[B, T, E]`, undefined beyond a row's length, and the state `[B, S]` after each row's last id.
         """
-        self._check_advance(ids, lengths, state)
         batch, steps = ids.shape
         # Ids beyond a row's length are the caller's padding, and may be anything.
         inside = torch.arange(steps, device=lengths.device) < lengths[:, None]
@@ -160,7 +159,6 @@ class FusedModel:
     @_guarded
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Log-probability of every word `[N, V]` after `hidden [N, E]`; the caller bounds N."""
-        self._check_hidden(hidden)
         return self._forms.log_probabilities(hidden, self._table, self._bias)
 
     @_guarded
@@ -169,9 +167,6 @@ class FusedModel:
 
         Returns ids and log-probabilities, both `[N, k]`; a k beyond V gives V of them.
         """
-        self._check_hidden(hidden)
-        if k < 1:
-            raise EngineError(f"top_k needs k of at least 1, not {k}")
         return self._forms.top_k(hidden, self._table, self._bias, min(k, self.vocabulary_size))
 
     @_guarded
@@ -180,9 +175,6 @@ class FusedModel:
 
         A rank is 1 + the number of words strictly likelier.
         """
-        self._check_hidden(hidden)
-        if targets.shape != hidden.shape[:1] or _outside(targets, self.vocabulary_size):
-            raise EngineError(f"score needs a target below {self.vocabulary_size} for each of {len(hidden)} vectors")
         return self._forms.score(hidden, self._table, self._bias, targets.long().to(self.device))
 
     def _step(self, ids: Tensor, state: Tensor) -> Tensor:
@@ -222,21 +214,6 @@ class FusedModel:
         """Every layer's h and c, one after the other: views of state rows."""
         parts: tuple[Tensor, ...] = state.split(self._sizes, dim=1)
         return parts
-
-    def _check_advance(self, ids: Tensor, lengths: Tensor, state: Tensor) -> None:
-        if ids.dim() != 2 or lengths.shape != ids.shape[:1] or state.shape != (len(ids), self.state_size):
-            raise EngineError(
-                f"advance needs ids [B, T], lengths [B] and state [B, {self.state_size}], "
-                f"not {list(ids.shape)}, {list(lengths.shape)} and {list(state.shape)}"
-            )
-        if _outside(lengths, ids.shape[1] + 1):
-            raise EngineError(f"lengths must be 0 to {ids.shape[1]}")
-        if not ids.is_cuda and _outside(ids[torch.arange(ids.shape[1]) < lengths.cpu()[:, None]], self.vocabulary_size):
-            raise EngineError(f"ids must be 0 to {self.vocabulary_size - 1}")
-
-    def _check_hidden(self, hidden: Tensor) -> None:
-        if hidden.dim() != 2 or hidden.shape[1] != self.hidden_size:
-            raise EngineError(f"hidden vectors must be [N, {self.hidden_size}], not {list(hidden.shape)}")
 
 
 class StepGraph:
@@ -282,8 +259,3 @@ def _check_device(device: torch.device) -> None:
             f"{torch.cuda.get_device_name(device)} is of compute capability {found} and the fused kernels need "
             f"{needed}; use the onnx-cuda or the torchscript engine"
         )
-
-
-def _outside(values: Tensor, size: int) -> bool:
-    """Whether any value on the CPU is not in 0..size-1."""
-    return not values.is_cuda and bool(values.numel()) and (int(values.min()) < 0 or int(values.max()) >= size)

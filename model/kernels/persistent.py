@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from model.errors import EngineError
 from model.kernels import reference
@@ -68,7 +69,7 @@ class Kernel:
             raise EngineError(f"the persistent kernel failed: {reason} (CUDA error {error}); restart the process")
 
 
-@torch.library.custom_op("pru::grouped_sequence", mutates_args=(), device_types="cpu")
+@custom_op("pru::grouped_sequence", mutates_args=(), device_types="cpu")
 def grouped_sequence(pre: Tensor, context: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> Result:
     """`reference.sequence`: `pre [B, T, 4, M]`, `context [g, m, 4, m]`, state `[B, M]`, `lengths [B]` (0 to T).
 

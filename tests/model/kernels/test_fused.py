@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from model.errors import EngineError, EngineMemoryError
 from model.kernels import forms, fused
 from model.kernels.fused import FusedModel
 from model.kernels.weights import pack
+from model.torch_model import TorchModel
 from tests.model.kernels.models import language_model, read
 from tests.model.kernels.tensors import close
 
@@ -148,15 +150,15 @@ def test_scores_ranks_and_likeliest_words_are_those_of_the_log_probabilities(
 
 
 def test_calls_that_do_not_fit_the_model_are_refused(device: torch.device) -> None:
-    engine = packed(device)
-    ids, lengths, state = torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 3]), torch.zeros(2, 128, device=device)
+    engine = TorchModel(packed(device), device)
+    ids, lengths, state = np.zeros((2, 3), np.int32), np.array([3, 3], np.int32), np.zeros((2, 128), np.float32)
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: engine.advance(ids, lengths, state[:1]), r"state \[B, 128\], not \[2, 3\], \[2\] and \[1, 128\]"),
         (lambda: engine.advance(ids, lengths + 1, state), "lengths must be 0 to 3"),
         (lambda: engine.advance(ids - 1, lengths, state), "ids must be 0 to 149"),
         (lambda: engine.log_probabilities(state), r"must be \[N, 16\], not \[2, 128\]"),
         (lambda: engine.top_k(state[:, :16], 0), "k of at least 1, not 0"),
-        (lambda: engine.score(state[:, :16], torch.tensor([0, 150])), "a target below 150 for each of 2"),
+        (lambda: engine.score(state[:, :16], np.array([0, 150], np.int32)), "a target below 150 for each of 2"),
     ]
     for call, message in calls:
         with pytest.raises(EngineError, match=message):

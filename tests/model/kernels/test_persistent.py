@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.library import opcheck
 
 from model.errors import EngineError
 from model.kernels import persistent, reference
@@ -69,7 +70,7 @@ def test_its_shapes_are_known_without_running_it() -> None:
 def test_it_keeps_the_promises_of_an_operator(steps: int) -> None:
     pre, context, h, c, lengths = arguments(3, 2, 4, 4, torch.bfloat16)
     given = pre.nan_to_num()[:, :steps], context, h, c, lengths.clamp(max=steps)
-    results = torch.library.opcheck(grouped_sequence, given)
+    results = opcheck(grouped_sequence, given)
     assert set(results.values()) == {"SUCCESS"}
 
 

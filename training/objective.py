@@ -27,19 +27,23 @@ class Outcome(NamedTuple):
 
 
 class Objective(nn.Module):
-    """A model with what its training adds: regularisers, and the parameters that those have of their own."""
+    """A model with what its training adds: regularisers, and the parameters that those have of their own.
 
-    def __init__(self, model: LanguageModel, recipe: Recipe) -> None:
+    With `bfloat16`, products run in it.
+    """
+
+    def __init__(self, model: LanguageModel, recipe: Recipe, *, bfloat16: bool) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
+        self.in_bfloat16 = bfloat16
         self.past_decoder = PastDecoder(model.config) if recipe.past_decode else None
 
     def forward(self, inputs: Tensor, targets: Tensor, state: Tensor) -> Outcome:
         """Read `inputs [B, T]` from `state [B, S]` and compare with `targets [B, T]`."""
         recipe, model = self.recipe, self.model
-        lower = torch.bfloat16 if recipe.bfloat16 else model.embedding.weight.dtype
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        lower = torch.bfloat16 if self.in_bfloat16 else model.embedding.weight.dtype
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             raw, state = model.read(inputs, state)
         output = model.drop_output(raw)
         loss = mean_loss(model, output.flatten(0, 1).to(lower), targets.flatten())
@@ -49,7 +53,7 @@ class Objective(nn.Module):
         if recipe.temporal and raw.shape[1] > 1:
             objective = objective + recipe.temporal * raw.float().diff(dim=1).square().mean()
         if self.past_decoder is not None:
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.in_bfloat16):
                 past = self.past_decoder(model, output, inputs)
             objective = objective + recipe.past_decode * past
         return Outcome(objective, loss.detach(), state)

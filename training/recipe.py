@@ -66,7 +66,7 @@ class Recipe(BaseModel):
     patience: int = Field(default=5, ge=1)
     """Latest epochs left out when a mean asks whether validation still improves: n of NT-ASGD."""
     bfloat16: bool = True
-    """Run the products in bfloat16; parameters, state and optimiser stay float32."""
+    """Products in bfloat16 where the device has instructions for it; parameters, state and optimiser stay float32."""
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

@@ -23,6 +23,7 @@ from model.errors import TrainingError
 from model.files import write_json
 from model.language_model import LanguageModel
 from model.machine import processor_name
+from training.arithmetic import multiplies_bfloat16
 from training.averaging import Average, stopped_improving
 from training.data import Data, Epochs
 from training.evaluate import evaluate
@@ -62,7 +63,8 @@ class Trainer:
         self.model = LanguageModel(config, recipe.dropout)
         if start is not None:
             self.model.load_state_dict(start.weights)
-        objective = Objective(self.model, recipe).to(world.device)
+        self.bfloat16 = recipe.bfloat16 and multiplies_bfloat16(world.device)
+        objective = Objective(self.model, recipe, bfloat16=self.bfloat16).to(world.device)
         self.parts = Parts(objective, build_optimizer(objective.parameters(), recipe), Average(self.model.parameters()))
         self.objective = world.together(objective)
         if recipe.batch_size % world.size:
@@ -219,7 +221,7 @@ class Trainer:
     def _validation_perplexity(self) -> float:
         valid = self.data.valid
         streams = min(VALIDATION_STREAMS, max(1, len(valid) // 64))
-        found = evaluate(self.model, valid, self.data.vocabulary.eos_id, streams=streams, bfloat16=self.recipe.bfloat16)
+        found = evaluate(self.model, valid, self.data.vocabulary.eos_id, streams=streams, bfloat16=self.bfloat16)
         # What is decided by it must be decided alike, and machines differ in their last digits.
         perplexity = self.world.of_first(found.perplexity)
         if not math.isfinite(perplexity):
@@ -291,6 +293,7 @@ class Trainer:
                 "processor": processor_name(),
                 "cores": os.cpu_count(),
                 "threads": torch.get_num_threads(),
+                "products": "bfloat16" if self.bfloat16 else "float32",
                 **({"device": torch.cuda.get_device_name(self.world.device)} if cuda else {}),
             },
             "versions": {"python": platform.python_version(), "torch": torch.__version__},

@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 from model.checkpoint import load_checkpoint
 from model.dropout import Dropout
 from model.errors import TrainingError
+from model.language_model import LanguageModel
 from tests.training.conftest import config, recipe
 from tests.training.runs import Silent, stop_after, trainer
 from training.data import Data
 from training.evaluate import Evaluation, evaluate
+from training.likelihood import mean_loss
 from training.recipe import Optimizer
 from training.trainer import Trainer
 
@@ -39,8 +41,9 @@ AWD: dict[str, Any] = {
 )
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(
-    data: Data, tmp_path: Path, changes: dict[str, Any], bfloat16: bool
+    data: Data, tmp_path: Path, changes: dict[str, Any], bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("training.trainer.multiplies_bfloat16", lambda device: True)
     settings = recipe(bfloat16=bfloat16, **changes)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert trainer(data, unbroken, settings).run(Silent())
@@ -66,6 +69,28 @@ def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(
     ]
     assert curves[0] == curves[1]
     assert records[0]["perplexity"] == records[1]["perplexity"]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_products_are_in_bfloat16_where_the_recipe_asks_for_it_and_the_device_is_fast_in_it(
+    data: Data, tmp_path: Path, asked: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True, "avx512_bf16": fast})
+    seen: list[torch.dtype] = []
+
+    def noticed(model: LanguageModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(hidden.dtype)
+        return mean_loss(model, hidden, targets)
+
+    monkeypatch.setattr("training.objective.mean_loss", noticed)
+    run = trainer(data, tmp_path / "run", recipe(bfloat16=asked))
+    run.run(Silent(), stop_after(1))
+    expected = torch.bfloat16 if asked and fast else torch.float32
+    assert seen == [expected]
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert f"torch.{record['hardware']['products']}" == str(expected)
+    assert record["recipe"]["bfloat16"] is asked
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
 
@@ -180,6 +181,21 @@ async def test_twenty_tasks_append_to_their_own_sessions_at_once(service: Servic
     expected = [score.log_probability for score in scores]
     for found in read_at_once:
         assert found == pytest.approx(expected[: len(found)], abs=1e-5)
+
+
+def test_threads_may_share_a_client(client: PRUClient) -> None:
+    def read(number: int) -> list[float]:
+        with client.session("the boats") as session:
+            scores = [session.append(word).tokens[0].log_probability for word in ("the", "harbour", "is")]
+            assert session.position == 5
+            return scores
+
+    with ThreadPoolExecutor(8) as threads:
+        first, *others = threads.map(read, range(24))
+    scored = client.perplexity("the harbour is", context="the boats", return_tokens=True).results[0].tokens[:3]
+    assert first == pytest.approx([score.log_probability for score in scored], abs=1e-5)
+    for other in others:
+        assert other == pytest.approx(first, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,12 @@ def test_a_password_in_the_address_or_a_header_is_in_no_error(waits: list[float]
     assert f"127.0.0.1:{port}" in str(found.value)
     with pytest.raises(ConfigurationError) as wrong:
         PRUClient("ftp://user:secret@host")
-    with answering(page(b"200 OK")) as url, PRUClient(url, headers={"X-Key": "secret\n"}) as client:
-        with pytest.raises(ConfigurationError, match="mend the client's address or headers") as unsent:
-            client.predict("the")
+    with (
+        answering(page(b"200 OK")) as url,
+        PRUClient(url, headers={"X-Key": "secret\n"}) as client,
+        pytest.raises(ConfigurationError, match="mend the client's address or headers") as unsent,
+    ):
+        client.predict("the")
     assert not any("secret" in str(it.value) for it in (found, wrong, unsent))
 
 
@@ -114,9 +117,8 @@ async def test_what_is_no_answer_of_the_service_is_an_error_that_says_so(
     answer: bytes, kind: type[PRUError], words: str, waits: list[float]
 ) -> None:
     with answering(answer) as url:
-        with PRUClient(url) as client, pytest.raises(kind, match=words) as found:
+        with PRUClient(url) as client, pytest.raises(kind, match=words):
             client.predict("the")
-        assert type(found.value) in {kind, AnswerError, APIError} or kind is APIError
         async with AsyncPRUClient(url) as asynchronous:
             with pytest.raises(kind, match=words):
                 await asynchronous.predict("the")

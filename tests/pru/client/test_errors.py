@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
 
 import app.cli
@@ -25,7 +26,7 @@ from pru import (
     UnavailableError,
 )
 from tests.app.processes import Service
-from tests.pru.client.script import Script, httpx2, refused
+from tests.pru.client.script import Script, refused
 
 EXPECTED: dict[int, type[APIError]] = {
     404: NotFoundError,

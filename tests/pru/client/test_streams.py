@@ -191,7 +191,6 @@ async def test_a_task_that_is_cancelled_leaves_the_client_and_its_connections_us
                 await appending
             await session.refresh()
         assert given_up > 5
-        session = await client.attach(session.id)
         with suppress(ConflictError):
             await session.append()
         position = (await session.refresh()).position

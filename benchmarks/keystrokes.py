@@ -4,9 +4,12 @@ Boundary: WikiText-2's test text and the Penn Treebank's validation text, from t
 PRU_DATA_DIR (fetched where it is not set), typed as if through `POST /predict` with its defaults and k=5. Prints a
 table and writes `benchmarks/results/keystrokes.json`.
 
-The keystroke saving rate (Garay-Vitoria and Abascal, 2006; Trnka and McCoy, 2008) is, in per cent,
+The keystroke saving rate is, in per cent,
 
-    (keys without suggestions - keys with them) / keys without suggestions.
+    (keys without suggestions - keys with them) / keys without suggestions
+
+(Garay-Vitoria and Abascal, "Text prediction systems: a survey", 2006; Trnka and McCoy, "Evaluating Word Prediction:
+Framing Keystroke Savings", ACL 2008, which says how much it depends on choices). Those made here:
 
 - A word is what stands between blanks in the corpus, punctuation too, written as the service shows it ("-" for "@-@").
 - Without suggestions a word costs its characters and the space after it.
@@ -232,9 +235,7 @@ def corpus(name: str) -> Corpus:
     folder = os.environ.get("PRU_DATA_DIR")
     found = load_corpus(str(Path(folder) / name) if folder else name)
     if found.own:
-        raise CorpusError(
-            f"{folder}/{name} holds other text; leave PRU_DATA_DIR unset to fetch the corpus's own"
-        )
+        raise CorpusError(f"{folder}/{name} holds other text; leave PRU_DATA_DIR unset to fetch the corpus's own")
     return found
 
 

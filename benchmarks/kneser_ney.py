@@ -52,25 +52,23 @@ class KneserNey:
         """
         self._eos_id, self._size = eos_id, vocabulary_size
         stream = self._stream(ids)
-        # At every place of the stream, the node of the n-gram that ends there: -1 where a line's start is too near.
-        nodes = stream
-        self._orders: list[_Order] = []
         keys, counts = np.arange(vocabulary_size), np.bincount(stream[1:], minlength=vocabulary_size)
-        for length in range(1, order + 1):
-            contexts = 1 if length == 1 else len(self._orders[-1].keys)
-            if length < order:
-                longer = self._keys(nodes, stream, length + 1)
-                found = np.unique(longer, return_index=True, return_inverse=True, return_counts=True)
-                # The first "key" is -1, for no n-gram: the stream's first place has none.
-                longer_keys, places, longer_counts = found[0][1:], found[1][1:], found[3][1:]
-                # A shorter n-gram counts once for each different word before it. Nothing stands before a line's start.
-                different = np.bincount(nodes[places], minlength=len(keys))
-                begins = self._begins_line(stream, nodes, length, len(keys))
-                counts = np.where(begins, counts, different)
+        # At every place of the stream, the node of the n-gram that ends there: -1 where a line's start is too near.
+        nodes, contexts = stream, 1
+        self._orders: list[_Order] = []
+        for length in range(1, order):
+            # The first of the longer keys is -1, that of places where no longer n-gram ends: the stream's first is one.
+            longer, places, inverse, occurrences = np.unique(
+                self._keys(nodes, stream, length + 1), return_index=True, return_inverse=True, return_counts=True
+            )
+            # A shorter n-gram counts once for each different word before it. Nothing stands before a line's start.
+            different = np.bincount(nodes[places[1:]], minlength=len(keys))
+            counts = np.where(self._begins_line(stream, nodes, length, len(keys)), counts, different)
             self._orders.append(self._estimate(keys, counts, contexts))
-            if length < order:
-                keys, counts, nodes = longer_keys, longer_counts, found[2] - 1
-        [unigrams] = self._orders[:1]
+            contexts = len(keys)
+            keys, counts, nodes = longer[1:], occurrences[1:], inverse - 1
+        self._orders.append(self._estimate(keys, counts, contexts))
+        unigrams = self._orders[0]
         self._unigrams = np.full(vocabulary_size, unigrams.back_off[0] / vocabulary_size, np.float32)
         self._unigrams[unigrams.words] += unigrams.shares
 
@@ -141,7 +139,9 @@ def _discounts(counts: _Integers) -> _Doubles:
     """What is taken from an n-gram that counts 0, 1, 2, and 3 or more."""
     having = np.bincount(np.minimum(counts, 5), minlength=6).astype(np.float64)
     if not having[1:5].all():
-        raise CorpusError("no n-gram of some length occurs just 1, 2, 3 or 4 times; give more text, or a lower order")
+        raise CorpusError(
+            "modified Kneser-Ney needs n-grams that occur 1, 2, 3 and 4 times; give more text, or a lower order"
+        )
     step = having[1] / (having[1] + 2 * having[2])
     times = np.arange(1, 4)
     return np.concatenate(([0], times - (times + 1) * step * having[2:5] / having[1:4]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from benchmarks.keystrokes import (
     SHOWN,
     Suggested,
     Word,
+    corpus,
     engine_rows,
     type_text,
     unigram_rows,
@@ -30,6 +32,7 @@ from benchmarks.keystrokes import (
 )
 from model.bundle import open_bundle
 from model.conventions import Convention
+from model.errors import CorpusError
 from model.vocabulary import Vocabulary
 from tests.app.serving import serving
 
@@ -132,6 +135,15 @@ def test_unigrams_are_shares_of_the_training_text() -> None:
     expected = np.zeros((2, len(WORDS)))
     expected[:, [1, 2, 8]] = 0.6, 0.2, 0.2
     np.testing.assert_allclose(np.exp(rows), expected, rtol=1e-6)
+
+
+def test_text_that_is_not_the_corpus_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ptb").mkdir()
+    for split in ("train", "valid", "test"):
+        (tmp_path / "ptb" / f"{split}.txt").write_text("the sea is the sea\n" * 9)
+    monkeypatch.setenv("PRU_DATA_DIR", str(tmp_path))
+    with pytest.raises(CorpusError, match="holds other text"):
+        corpus("ptb")
 
 
 def keys_through_the_service(client: TestClient, text: str) -> list[int]:

@@ -82,6 +82,15 @@ class Word(NamedTuple):
     """None where no suggestion can be this word."""
 
 
+class Text(NamedTuple):
+    """A text to be typed: its tokens [n], which the models read, and its words."""
+
+    ids: Ids
+    words: list[Word]
+    left_out: int
+    """Words whose spelling is lost."""
+
+
 @dataclass
 class Tally:
     """Keys that some words cost, each with the space after it."""
@@ -114,6 +123,7 @@ class Figures:
     unknown: int = 0
     """Words that no suggestion can be."""
     line_ends: int = 0
+    left_out: int = 0
     at_once: int = 0
     """Words shown before anything was typed."""
     tokens: int = 0
@@ -130,6 +140,7 @@ class Figures:
             "perplexity": math.exp(-self.log_likelihood / self.tokens),
             "words": words,
             "line_ends": self.line_ends,
+            "left_out": self.left_out,
             "unknown": self.unknown,
             "shown_at_once": self.at_once,
             "keys_without": self.all.without,
@@ -163,8 +174,8 @@ class Suggested:
         return None
 
 
-def words_of(text: str, convention: Convention, vocabulary: Vocabulary) -> tuple[Ids, list[Word]]:
-    """The tokens of a corpus text as `vocabulary` reads it, and its words to be typed."""
+def text_of(text: str, convention: Convention, vocabulary: Vocabulary) -> Text:
+    """A corpus's text as `vocabulary` reads it."""
     tokens = vocabulary.tokenise(text, final_newline=True)
     firsts = np.flatnonzero(np.diff(tokens.words, prepend=-1)).tolist()
     words = []
@@ -176,18 +187,18 @@ def words_of(text: str, convention: Convention, vocabulary: Vocabulary) -> tuple
         token = int(tokens.ids[first])
         possible = after - first == 1 and not tokens.unknown[first] and vocabulary.surface(token) == spelling
         words.append(Word(first, spelling, token if possible else None))
-    return tokens.ids, words
+    return Text(tokens.ids, words, left_out=len(firsts) - len(words))
 
 
-def type_text(rows: Rows, ids: Ids, words: Sequence[Word], suggested: Suggested) -> Figures:
-    """Type `words` of the text `ids` [n] as a model's `rows` suggest them."""
-    figures = Figures(tokens=len(ids))
-    waiting = iter(words)
+def type_text(rows: Rows, text: Text, suggested: Suggested) -> Figures:
+    """Type a text as a model's `rows` suggest its words."""
+    figures = Figures(left_out=text.left_out, tokens=len(text.ids))
+    waiting = iter(text.words)
     word = next(waiting, None)
     start = 0
-    for block in rows(ids):
+    for block in rows(text.ids):
         end = start + len(block)
-        read = block[np.arange(len(block)), ids[start:end]]
+        read = block[np.arange(len(block)), text.ids[start:end]]
         figures.log_likelihood += float(read.sum(dtype=np.float64))
         while word is not None and word.place < end:
             typed = suggested.typed(block[word.place - start], word)
@@ -269,10 +280,10 @@ def main() -> None:
     suggested = Suggested(vocabulary)
     results = []
     for known, split in ((wikitext, "test"), (treebank, "valid")):
-        ids, words = words_of(known.splits[split], known.convention, vocabulary)
+        text = text_of(known.splits[split], known.convention, vocabulary)
         for name, rows in models.items():
             began = time.perf_counter()
-            figures = type_text(rows, ids, words, suggested)
+            figures = type_text(rows, text, suggested)
             results.append({"text": f"{known.name} {split}", "model": name, **figures.record()})
             print(f"{known.name} {split}, {name}: typed in {time.perf_counter() - began:.0f} s", flush=True)
     show(results)

@@ -19,10 +19,11 @@ Framing Keystroke Savings", ACL 2008, which says how much it depends on choices)
 - Shown are the 5 likeliest words that begin with what is typed, ties by lower id: in any case if that is lower case,
   else in its own. `<unk>` and `<eos>` are not shown. A word is found when the very one is shown: "The" is not "the".
 - A line's end is one key with and without suggestions.
-- `<unk>` in a text, and `N` in the Penn Treebank's, stand for words whose spelling is lost: they are read and left out
-  of every count.
+- `<unk>` in a text, and `N` in the Penn Treebank's, stand for words whose spelling is lost: they are read, and neither
+  typed nor counted as words.
 - A word that the vocabulary lacks, or cuts in several, is never shown. It counts, and is read as the service reads it.
-- Every model reads the true text, one stream from its start. An n-gram's context begins with its line.
+- Every model reads the true text, one stream from its start. An n-gram's context begins with its line. The perplexity
+  is of every token read, `<unk>` and line ends among them.
 
 All models have the bundle's vocabulary and WikiText-2's training text. None has learnt anything of the Treebank, which
 is in lower case and without punctuation.

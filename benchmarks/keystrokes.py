@@ -186,8 +186,7 @@ def text_of(text: str, convention: Convention, vocabulary: Vocabulary) -> Text:
             continue
         spelling = "" if typed == "\n" else surface(typed, convention)
         token = int(tokens.ids[first])
-        possible = after - first == 1 and not tokens.unknown[first] and vocabulary.surface(token) == spelling
-        words.append(Word(first, spelling, token if possible else None))
+        words.append(Word(first, spelling, token if vocabulary.surface(token) == spelling else None))
     return Text(tokens.ids, words, left_out=len(firsts) - len(words))
 
 

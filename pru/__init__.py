@@ -1,0 +1,1 @@
+"""What a user of the project has in hand: the command `pru`."""

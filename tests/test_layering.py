@@ -1,6 +1,6 @@
 """What each package may import.
 
-training → model ← export and app → model; no torch in serving but in engines made of it; nothing that `pyproject.toml`
+training → model ← export and app → model, and pru → all of them; no torch in serving but in engines made of it; nothing that `pyproject.toml`
 does not declare.
 """
 
@@ -24,8 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"model"},
     "export": {"model"},
     "app": {"model"},
-    "benchmarks": {"app", "export", "model", "training"},
-    "tests": {"app", "benchmarks", "export", "model", "training"},
+    "pru": {"app", "export", "model", "training"},
+    "benchmarks": {"app", "export", "model", "pru", "training"},
+    "tests": {"app", "benchmarks", "export", "model", "pru", "training"},
 }
 """What each package may import of the others."""
 

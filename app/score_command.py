@@ -22,6 +22,7 @@ from model.files import decode_text, read_text, written_atomically
 
 if TYPE_CHECKING:
     from app.model_service import ModelService
+    from app.scoring import Likelihood
 
 STDIN = "-"
 
@@ -63,7 +64,7 @@ def score_command(
     async def work(service: ModelService) -> None:
         from app.long_text import score_each_line, score_text  # noqa: PLC0415 - loaded with the model, after errors
         from app.score_formats import Format, Json, LinesTable, WordsTsv  # noqa: PLC0415
-        from app.scoring import Likelihood, total  # noqa: PLC0415
+        from app.scoring import total  # noqa: PLC0415
 
         model, eos_id, several = service.identity, service.vocabulary.eos_id, len(texts) > 1
         score = score_each_line if each_line else score_text

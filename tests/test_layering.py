@@ -1,7 +1,7 @@
 """What each package may import.
 
-training → model ← export and app → model, and pru → all of them; no torch in serving but in engines made of it; nothing that `pyproject.toml`
-does not declare.
+training → model ← export and app → model; pru → all of these; no torch in serving but in engines made of it; nothing
+that `pyproject.toml` does not declare.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_a_checkpoint_in_the_place_of_a_bundle_is_one_line(
     checkpoint = bundle.parent / "checkpoint"
     monkeypatch.setenv("PRU_BUNDLE", str(checkpoint))
     assert run(monkeypatch, *arguments) == 2
-    missing = f"error: {checkpoint / 'manifest.json'} is missing; give a folder that `python -m export` wrote"
+    missing = f"error: {checkpoint / 'manifest.json'} is missing; give a folder that `pru export` wrote"
     assert only_line(capsys) == missing
 
 

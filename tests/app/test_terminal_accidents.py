@@ -150,7 +150,9 @@ def shown(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_a_terminal_that_cannot_show_a_character_is_shown_another(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the 🚢 harbour é 漢\n")
     done = shown(
-        "score", str(tmp_path / "text.txt"), env=environment() | {"PYTHONIOENCODING": encoding}, encoding=encoding
+        *("score", "--lines", str(tmp_path / "text.txt")),
+        env=environment() | {"PYTHONIOENCODING": encoding},
+        encoding=encoding,
     )
     assert done.stderr == ""
     assert done.returncode == 0

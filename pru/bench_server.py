@@ -49,8 +49,7 @@ class Answers:
 
 def ask(url: str, clients: int, seconds: float) -> Answers:
     """Ask `POST /predict` for so long; `ServerError` where there is no such server or an answer is none."""
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    if not _is_address(url):
         raise ConfigurationError(f"{url} is no address of a server; give one such as http://127.0.0.1:8000")
     try:
         model = _Client(url).predict(random.Random(0))
@@ -92,6 +91,14 @@ def show(found: Answers, *, as_json: bool) -> None:
     counts = (found.clients, found.requests, found.refused)
     table.add_row(*(f"{count:,}" for count in counts), *(f"{figure:,.1f}" for figure in figures))
     print_table(table)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # No port, or half an address of IPv6.
+        return False
 
 
 class _Client:

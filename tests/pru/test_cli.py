@@ -101,7 +101,7 @@ def test_a_command_that_is_misspelt_is_shown_what_there_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "evalute") == 2
-    assert "Did you mean 'evaluate'?" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "Did you mean 'evaluate'" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "a\nb", "[red]x[/red]", "[/x]", "\udcff"])

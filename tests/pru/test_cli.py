@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings
 from pru.cli import COMMANDS, load
 from tests.commands import only_line
 from tests.pru.commands import examples, run, run_without
@@ -133,7 +134,7 @@ def test_an_option_of_serve_goes_before_its_variable_and_is_named_where_it_is_wr
 def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     from app import cli
 
-    served = []
+    served: list[Settings] = []
     monkeypatch.setattr(cli, "_serve", served.append)
     monkeypatch.setenv("PRU_PORT", "not a number")
     monkeypatch.setenv("PRU_HOST", "::1")

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"model"},
     "app": {"model"},
     "pru": {"app", "export", "model", "training"},
-    "benchmarks": {"app", "export", "model", "training"},
+    "benchmarks": {"app", "export", "model", "pru", "training"},
     "tests": {"app", "benchmarks", "export", "model", "pru", "training"},
 }
 """What each package may import of the others."""

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from app.generation import FinishReason
 from app.openai_schemas import Choice, CompletionRequest, Logprobs
 from app.prompts import Prompt
 from app.reader import Reader, aside
 from app.sampling import Sampler
+from app.schemas import FinishReason
 from app.scoring import Floats, Ids, Likeliest, Scores
 from app.session_schemas import MAX_SEED
 from app.stop_texts import StopTexts

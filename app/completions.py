@@ -21,12 +21,11 @@ import numpy as np
 from app.admission import Admission
 from app.choices import ChoiceWriter, Order, Tell, joined, prompt_columns
 from app.errors import FieldError, ModelNotFoundError
-from app.generation import FinishReason
 from app.openai_schemas import Choice, Completion, CompletionRequest, ServedModelEntry, Usage
 from app.prompts import Prompt, as_ids, read_prompt, separate
 from app.reader import Reader, aside
 from app.reading import Reading, Result
-from app.schemas import ModelIdentity
+from app.schemas import FinishReason, ModelIdentity
 
 T = TypeVar("T")
 

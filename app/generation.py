@@ -9,23 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from app.reader import Reader
 from app.sampling import Sampler
+from app.schemas import FinishReason
 from app.scoring import Floats, Ids
 from app.writing import Writer
-
-
-class FinishReason(StrEnum):
-    """Why there are no more words."""
-
-    STOP = "stop"
-    """The next word was one to stop at; it was not read."""
-    LENGTH = "length"
-    """As many as were asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from app.generation import FinishReason
-from app.schemas import Answer, Text, whole
+from app.schemas import Answer, FinishReason, Text, whole
 from app.session_schemas import MAX_SEED, MAX_STOPS
 
 MAX_COMPLETION = 4096

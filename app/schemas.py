@@ -8,6 +8,7 @@ dataclass, several times as fast to make.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -101,6 +102,15 @@ class PerplexityRequest(Request):
     def is_one_text(self) -> bool:
         """Whether `text` was given, and not `texts`."""
         return "text" in self.model_fields_set
+
+
+class FinishReason(StrEnum):
+    """Why there are no more words."""
+
+    STOP = "stop"
+    """The next word was one to stop at; it was not read."""
+    LENGTH = "length"
+    """As many as were asked for."""
 
 
 class ModelIdentity(Answer):

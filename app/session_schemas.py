@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from app.generation import FinishReason
-from app.schemas import Answer, ModelIdentity, Prediction, Request, Suggesting, Text, TokenScore, whole
+from app.schemas import Answer, FinishReason, ModelIdentity, Prediction, Request, Suggesting, Text, TokenScore, whole
 
 MAX_TTL = 30 * 24 * 3600
 MAX_GENERATED = 1000

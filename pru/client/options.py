@@ -1,0 +1,40 @@
+"""What calls may ask for besides their text, as keyword arguments; what is left out has the service's default.
+
+Boundary: names and types. Ranges and meanings are those of the requests in `app.schemas` and `app.session_schemas`;
+the service judges them.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class SuggestOptions(TypedDict, total=False):
+    """Which of the next words to return (`app.schemas.Suggesting`)."""
+
+    k: int
+    prefix: str
+    words_only: bool
+    include_special: bool
+
+
+class ScoreOptions(TypedDict, total=False):
+    """How to score, and what to return (`app.schemas.PerplexityRequest`)."""
+
+    context: str
+    return_tokens: bool
+    return_words: bool
+    include_eos: bool
+
+
+class WriteOptions(TypedDict, total=False):
+    """How to write on (`app.session_schemas.ContinueRequest`)."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float
+    seed: int | None
+    stop: list[str]
+    include_unk: bool
+    commit: bool

@@ -27,6 +27,7 @@ FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<content>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
+PROSE = re.compile(r"^(?!===)\S", re.MULTILINE)
 NUMBER_OR_WORD = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|[^\W\d_]+")
 
 
@@ -39,6 +40,8 @@ class Block:
     indent: int
     line: int
     """Where its content begins."""
+    prose: int
+    """Lines at the margin before it, tabs left out: the same for all blocks of a group of tabs, and what follows it."""
     reason: str | None
     """Why it is not run: the comment before it."""
 
@@ -52,6 +55,7 @@ def blocks_of(document: Path) -> list[Block]:
             dedent(found["content"]),
             len(found["indent"]),
             text.count("\n", 0, found.start("content")) + 1,
+            len(PROSE.findall(text, 0, found.start("indent"))),
             found["reason"],
         )
         for found in FENCE.finditer(text)

@@ -22,8 +22,12 @@ from tests.source import ROOT
 OUTPUT = ("json", "text")
 """Languages of blocks that show what the block before them prints."""
 MARK = "--- block at line "
-ECHO = {"bash": "echo '{}'", "python": "print('{}', flush=True)", "javascript": "console.log('{}');"}
-"""What marks the output of a block, by the languages that are run."""
+ECHO = {
+    "bash": "echo; echo '{}'",
+    "python": "print('\\n{}', flush=True)",
+    "javascript": "console.log('\\n{}');",
+}
+"""What marks the output of a block, by the languages that are run: a line of its own, whatever was printed before."""
 SERVES = re.compile(r"^[^#\n]*\bpru serve\b", re.MULTILINE)
 PRELUDE = """
 pru() {
@@ -63,15 +67,14 @@ def shown(blocks: Sequence[Block]) -> list[Shown]:
     That is the block before it; below a group of tabs, where the output is not in one of them, that of the first tab.
     """
     found: list[Shown] = []
-    group: list[Block] = []
+    before: list[Block] = []
     for block in blocks:
-        if block.language in OUTPUT and block.reason is None:
-            assert group, f"line {block.line} shows the output of no block"
-            tabs = not block.indent and group[-1].indent
-            found.append(Shown(block, group[0] if tabs else group[-1]))
-            group = group if block.indent else []
-        else:
-            group = [*group, block] if group and block.indent and group[-1].indent else [block]
+        if block.language not in OUTPUT:
+            before.append(block)
+        elif block.reason is None:
+            assert before, f"line {block.line} shows the output of no block"
+            tabs = [other for other in before if other.indent and other.prose == block.prose]
+            found.append(Shown(block, tabs[0] if tabs and not block.indent else before[-1]))
     return found
 
 

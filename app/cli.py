@@ -1,4 +1,4 @@
-"""The command line: `python -m app [serve | predict TEXT | score FILE | engines]`.
+"""The command line of serving: `python -m app [serve | predict TEXT | score FILE | engines]`, and the same of `pru`.
 
 Boundary: arguments in, tables or JSON out. Every error of the project is one line on standard error and exit status 2.
 What a command does not need is not imported: `predict` and `score` run without FastAPI.
@@ -6,38 +6,25 @@ What a command does not need is not imported: `predict` and `score` run without 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from app.asking import Bundle, Engine, Json, ask, count_alone, setting
+from app.score_command import EXAMPLES, score_command
 from app.settings import METRICS_FOLDER, Settings, load_settings
-from model.command_line import errors_in_one_line
-from model.errors import RequestError, TextError
-from model.files import decode_text, read_text
-
-if TYPE_CHECKING:
-    from app.model_service import ModelService
-
-T = TypeVar("T")
-
-UNLIMITED = sys.maxsize
-"""A terminal's user waits as long as it takes; the limits on requests protect a server."""
+from model.command_line import errors_in_one_line, examples
+from model.errors import RequestError
 
 cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Predict the next word and score text. Settings are environment variables: PRU_BUNDLE, PRU_PORT, ...",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def main() -> None:
@@ -49,16 +36,38 @@ def main() -> None:
 @cli.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
     """Serve where no command is given."""
-    # One process adds its numbers up by itself; a folder that another program was given is not this one's.
-    os.environ.pop(METRICS_FOLDER, None)
     if context.invoked_subcommand is None:
         serve()
 
 
-@cli.command()
-def serve() -> None:
-    """Serve the bundle over HTTP."""
-    settings = load_settings()
+@cli.command(epilog=examples("pru serve", "pru serve --bundle runs/bundle --port 9000", "pru serve --workers 2"))
+def serve(
+    *,
+    bundle: Bundle = None,
+    engine: Engine = None,
+    precision: Annotated[str | None, setting("precision")] = None,
+    threads: Annotated[str | None, setting("threads")] = None,
+    host: Annotated[str | None, setting("host")] = None,
+    port: Annotated[str | None, setting("port")] = None,
+    workers: Annotated[str | None, setting("workers")] = None,
+    log_level: Annotated[str | None, setting("log_level")] = None,
+) -> None:
+    """Serve a bundle over HTTP.
+
+    Every setting is an environment variable, PRU_...; an option goes before
+    its variable.
+    """
+    count_alone()
+    settings = load_settings(
+        bundle=bundle,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        host=host,
+        port=port,
+        workers=workers,
+        log_level=log_level,
+    )
     if settings.workers == 1:
         _serve(settings)
         return
@@ -79,7 +88,13 @@ def _serve(settings: Settings) -> None:
     run(settings, open_model(settings))
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        'pru predict "The film was released in the United"',
+        'pru predict "The film was" --prefix dir -k 5',
+        'pru predict --json "It was raining when"',
+    )
+)
 def predict(
     text: Annotated[str, typer.Argument(help="What came before: whole words.")],
     *,
@@ -88,6 +103,7 @@ def predict(
     words_only: Annotated[bool, typer.Option("--words-only", help="Leave out punctuation.")] = False,
     include_special: Annotated[bool, typer.Option("--include-special", help="Also show <unk> and <eos>.")] = False,
     json: Json = False,
+    bundle: Bundle = None,
 ) -> None:
     """Show the most likely next words."""
     from app import terminal  # noqa: PLC0415 - serving needs no tables
@@ -98,72 +114,20 @@ def predict(
     except ValidationError as error:
         first = error.errors()[0]
         raise RequestError(f"{first['loc'][0]}: {first['msg']}") from None
-    answer = ask(lambda service: service.predict(request))
+    answer = ask(lambda service: service.predict(request), bundle=bundle)
     terminal.show_predictions(answer, as_json=json)
 
 
-@cli.command()
-def score(
-    file: Annotated[Path, typer.Argument(help="UTF-8 text; - reads standard input.")],
-    include_eos: Annotated[bool, typer.Option("--eos/--no-eos", help="Score the <eos> that ends the text.")] = True,
-    json: Json = False,
-) -> None:
-    """Score a text: its perplexity, and that of each line after all lines before it."""
-    from app import terminal  # noqa: PLC0415
-
-    text = _text_of(file)
-
-    async def work(service: ModelService) -> None:
-        scored = await service.score([text], [("text",)], include_eos=include_eos)
-        terminal.show_score(scored[0], service, as_json=json)
-
-    ask(work)
+cli.command(name="score", epilog=EXAMPLES)(score_command)
 
 
-@cli.command()
-def engines(json: Json = False) -> None:
-    """Show which engines can run the bundle on this machine, and what the others lack."""
+@cli.command(epilog=examples("pru engines", "pru engines --bundle runs/bundle --json"))
+def engines(*, json: Json = False, bundle: Bundle = None) -> None:
+    """Show which engines can run a bundle on this machine, and what the others lack."""
     from app import terminal  # noqa: PLC0415
     from app.engines.choice import offers  # noqa: PLC0415
     from model.bundle import open_bundle  # noqa: PLC0415
 
-    settings = load_settings()
-    bundle = open_bundle(settings.bundle)
-    terminal.show_engines(bundle.manifest.name, offers(bundle, settings.engine, settings.precision), as_json=json)
-
-
-def _text_of(file: Path) -> str:
-    if str(file) != "-":
-        return read_text(file, TextError)
-    if sys.stdin is None:
-        raise TextError("standard input is closed; name a file, or pipe the text in")
-    return decode_text(sys.stdin.buffer.read(), "standard input", TextError)
-
-
-def ask(work: Callable[[ModelService], Awaitable[T]]) -> T:
-    """Open the settings' bundle, let `work` use the service, and close it."""
-    from app.admission import Admission  # noqa: PLC0415 - `--help` needs no engine
-    from app.metrics import Metrics  # noqa: PLC0415
-    from app.model_service import ModelService  # noqa: PLC0415
-    from app.prefix_cache import PrefixCache  # noqa: PLC0415
-    from app.reader import RequestLimits  # noqa: PLC0415
-    from app.scheduler import Scheduler  # noqa: PLC0415
-    from app.served_model import open_model  # noqa: PLC0415
-
-    settings = load_settings()
-    served = open_model(settings)
-
-    async def session() -> T:
-        metrics = Metrics()
-        scheduler = Scheduler(served.build_engine, metrics)
-        limits = RequestLimits(texts=UNLIMITED, tokens=UNLIMITED)
-        try:
-            return await work(
-                await ModelService.start(
-                    served, scheduler, PrefixCache(0), Admission(0, UNLIMITED, None, metrics), limits
-                )
-            )
-        finally:
-            scheduler.close()
-
-    return asyncio.run(session())
+    settings = load_settings(bundle=bundle)
+    opened = open_bundle(settings.bundle)
+    terminal.show_engines(opened.manifest.name, offers(opened, settings.engine, settings.precision), as_json=json)

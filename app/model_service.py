@@ -89,7 +89,7 @@ class ModelService:
             tokens.append(await self.reader.tokenise(path, text, count, goes_on=False))
             count += len(tokens[-1])
         if include_eos:
-            tokens = [self._with_eos(item, len(text)) for item, text in zip(tokens, texts, strict=True)]
+            tokens = [self.with_eos(item, len(text)) for item, text in zip(tokens, texts, strict=True)]
         claim(count)
         scores = await self._scores(before, tokens)
         return [ScoredText(*parts) for parts in zip(texts, tokens, scores, strict=True)]
@@ -126,7 +126,7 @@ class ModelService:
             return PerplexityAnswer(model=self.identity, results=results, total=total, perplexity=total.perplexity)
         return PerplexityAnswer(model=self.identity, results=results, total=total)
 
-    def _with_eos(self, tokens: Tokens, end: int) -> Tokens:
+    def with_eos(self, tokens: Tokens, end: int) -> Tokens:
         """`tokens` and the `<eos>` of the text's end, which stands at `end` and is a word of its own."""
         word = int(tokens.words[-1]) + 1 if len(tokens.words) else 0
         return Tokens(

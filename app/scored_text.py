@@ -45,7 +45,7 @@ class ScoredText:
         if tokens:
             details["tokens"] = list(self.token_scores(vocabulary))
         if words:
-            details["words"] = list(self._words())
+            details["words"] = [word for _, word in self.words()]
         return TextScore(**score_of(self.likelihood).model_dump(), **details)
 
     def lines(self, eos_id: int) -> Iterator[Line]:
@@ -82,8 +82,11 @@ class ScoredText:
                 oov=unknown,
             )
 
-    def _words(self) -> Iterator[WordScore]:
-        """Each typed word, newline and scored end of the text; their log-probabilities sum to the text's."""
+    def words(self) -> Iterator[tuple[int, WordScore]]:
+        """Each typed word, newline and scored end of the text, and which word of `Tokens.words` it is.
+
+        Their log-probabilities sum to the text's. A typed word of no token is left out.
+        """
         if not len(self.tokens.words):
             return
         firsts = np.flatnonzero(np.diff(self.tokens.words, prepend=-1))
@@ -92,9 +95,10 @@ class ScoredText:
         unknown = np.logical_or.reduceat(self.tokens.unknown, firsts)
         starts, ends = self.tokens.starts[firsts].tolist(), self.tokens.ends[lasts].tolist()
         counts = (lasts - firsts + 1).tolist()
-        columns = zip(starts, ends, counts, sums.tolist(), unknown.tolist(), strict=True)
-        for start, end, count, log_probability, oov in columns:
-            yield WordScore(
+        indices = self.tokens.words[firsts].tolist()
+        columns = zip(indices, starts, ends, counts, sums.tolist(), unknown.tolist(), strict=True)
+        for index, start, end, count, log_probability, oov in columns:
+            yield index, WordScore(
                 word=self.text[start:end],
                 start=start,
                 end=end,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,7 +46,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PRU_", frozen=True, extra="forbid")
 
-    bundle: Path = Field(PROJECT_ROOT / "bundles" / "wikitext-2", description="Bundle folder to serve.")
+    bundle: Path = Field(PROJECT_ROOT / "bundles" / "wikitext-2", description="Bundle folder.")
     engine: str = Field("auto", description="Engine; auto takes the fastest that bundle and machine are known to run.")
     precision: str = Field("auto", description="Precision of the engine; auto takes the fastest.")
     threads: int = Field(default_factory=usable_cores, ge=1, le=256, description="Threads of the engine.")
@@ -74,11 +75,24 @@ class Settings(BaseSettings):
     deadline_seconds: float = Field(60.0, gt=0, le=3600, description="Longest time a request waits and runs.")
 
 
-def load_settings() -> Settings:
-    """Read the environment; raise `ConfigurationError` that names the first wrong variable."""
+def load_settings(**given: str | None) -> Settings:
+    """Read the environment, where no option was `given`; `ConfigurationError` names the first that is wrong."""
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
-        return Settings()
+        return Settings(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        raise ConfigurationError(f"PRU_{name}: {first['msg']}; correct or unset this variable") from None
+        name = "_".join(str(part) for part in first["loc"])
+        if name in options:
+            raise ConfigurationError(f"{option_of(name)}: {first['msg']}; correct or leave out this option") from None
+        raise ConfigurationError(f"{variable_of(name)}: {first['msg']}; correct or unset this variable") from None
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"PRU_{name.upper()}"
+
+
+def option_of(name: str) -> str:
+    """The option of a command that goes before that variable."""
+    return f"--{name.replace('_', '-')}"

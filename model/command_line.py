@@ -1,6 +1,7 @@
-"""How every command of the project fails: one line on standard error, and exit status 2.
+"""What all commands of the project have in common: how one fails (a line on standard error, exit status 2), and what its
+help ends with.
 
-Boundary: errors in, an exit out. What a command does is its package's own `cli`. Imports next to nothing, so that a
+Boundary: errors in, an exit out; text for terminals. What a command does is its package's own `cli`. Imports next to nothing, so that a
 command is inside it before it is loaded.
 """
 
@@ -35,5 +36,23 @@ def errors_in_one_line() -> Iterator[None]:
         message = "interrupted"
     else:
         return
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(FAILED)
+
+
+def printable(text: str) -> str:
+    """Text in one line that no terminal obeys: blanks for what separates, a mark in place of controls and the like."""
+    return "".join(
+        character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def examples(*commands: str) -> str:
+    """What ends a command's help: commands as they are typed."""
+    return "\n".join(["Examples:", *(escaped(command) for command in commands)])
+
+
+def escaped(text: str) -> str:
+    """Text in which a help shows brackets as they are."""
+    return text.replace("[", r"\[")

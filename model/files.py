@@ -9,24 +9,28 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from model.errors import PRUError
 
 _CHUNK = 1 << 20
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader, or a machine that stops at any moment, finds the old file or the new one.
+@contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, put at `path` when the block ends, so that a reader, or a machine that stops at any moment,
+    finds the old file or the new one.
 
-    Writes beside the target, syncs, renames over it and syncs the folder. The folder must exist.
-    Raises `OSError` (no space, no permission) with nothing left behind.
+    It is written beside the target, synced and renamed over it, and the folder synced. The folder must exist.
+    Raises `OSError` (no space, no permission), or what the block raises, with nothing left behind.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with beside.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -34,6 +38,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` at `path` as `written_atomically` does."""
+    with written_atomically(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, obj: Any) -> None:

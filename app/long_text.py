@@ -1,0 +1,127 @@
+"""A text of any length, scored as one or line by line: a few lines at a time, each with its place in the text.
+
+Boundary: text in, scored pieces out, awaited one by one, so that they can be written and forgotten. What is shown of
+them is `app.score_formats`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from app.model_service import ModelService
+from app.schemas import WordScore
+from app.scored_text import Line, ScoredText
+from app.scoring import Scores
+
+PIECE = 1 << 14
+"""Characters after which a piece ends with its line."""
+CHUNK = 1024
+"""Tokens read between two signs of progress."""
+TOGETHER = 64
+"""Lines that are scored at once where each is a text of its own."""
+
+Advance = Callable[[int], None]
+"""Told the characters that were read since it was told last."""
+
+
+@dataclass(frozen=True)
+class PlacedWord:
+    """A word as typed and its place in the text: line and position count from 1, its offsets are the whole text's."""
+
+    line: int
+    position: int
+    score: WordScore
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Whole lines of a text, scored. Before them are `offset` code points, and lines up to the one numbered `line`."""
+
+    scored: ScoredText
+    offset: int
+    line: int
+
+    def words(self) -> Iterator[PlacedWord]:
+        """Every word with a score; line ends and the text's end are none. A word of no token has a position too."""
+        line, before = self.line, 0
+        for index, word in self.scored.words():
+            if word.word == "\n":
+                line, before = line + 1, index + 1
+            elif word.word:
+                word.start += self.offset
+                word.end += self.offset
+                yield PlacedWord(line, index - before + 1, word)
+
+    def lines(self, eos_id: int) -> Iterator[tuple[int, Line]]:
+        """Every line that is not blank, with its number."""
+        for number, line in enumerate(self.scored.lines(eos_id), start=self.line):
+            if line.text.strip():
+                yield number, line
+
+
+async def score_text(
+    service: ModelService, text: str, *, include_eos: bool, advance: Advance = lambda _: None
+) -> AsyncIterator[Piece]:
+    """Score a text as `ModelService.score` does, in pieces, each after all that is before it."""
+    reader = service.reader
+    state, line = reader.root, 1
+    for start, end in _cuts(text):
+        part, is_last = text[start:end], end == len(text)
+        tokens = await reader.tokenise(("text",), part, 0, goes_on=not is_last)
+        if is_last and include_eos:
+            tokens = service.with_eos(tokens, len(part))
+        scores, told = [], 0
+        for first in range(0, len(tokens), CHUNK):
+            ids = tokens.ids[first : first + CHUNK]
+            result = await reader.read(state, ids, ids)
+            state = result.state
+            scores.append(result.scores)
+            upto = int(tokens.ends[first + len(ids) - 1])
+            advance(upto - told)
+            told = upto
+        advance(len(part) - told)
+        yield Piece(ScoredText(part, tokens, _joined(scores)), start, line)
+        line += part.count("\n")
+
+
+async def score_each_line(
+    service: ModelService, text: str, *, include_eos: bool, advance: Advance = lambda _: None
+) -> AsyncIterator[Piece]:
+    """Score every line that is not blank as a text of its own."""
+    waiting = _lines(text)
+    while lines := list(islice(waiting, TOGETHER)):
+        texts = [line for _, _, line in lines]
+        scored = await service.score(texts, [("text",)] * len(texts), include_eos=include_eos)
+        for (number, offset, line), one in zip(lines, scored, strict=True):
+            advance(len(line))
+            yield Piece(one, offset, number)
+
+
+def _cuts(text: str) -> Iterator[tuple[int, int]]:
+    """Where pieces begin and end: after newlines, and so that the last holds the text's last word and what follows."""
+    start, last = 0, len(text.rstrip())
+    while (newline := text.find("\n", start + PIECE, last)) >= 0:
+        yield start, newline + 1
+        start = newline + 1
+    yield start, len(text)
+
+
+def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+    """Number, offset and content of every line that is not blank."""
+    offset = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, offset, line
+        offset += len(line) + 1
+
+
+def _joined(parts: list[Scores]) -> Scores:
+    """Scores of one sequence that was read in parts, of which there may be none."""
+    return Scores(
+        np.concatenate([np.empty(0, np.float32), *(part.log_probabilities for part in parts)]),
+        np.concatenate([np.empty(0, np.int32), *(part.ranks for part in parts)]),
+    )

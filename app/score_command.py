@@ -1,0 +1,144 @@
+"""`pru score`: the surprisal of every word of texts, for studies of reading; or the perplexity of every line.
+
+Boundary: arguments in, the rows of `app.score_formats` out, on standard output or in a file. Every text is read and
+found to be text before the first is scored. How much is held in memory does not grow with what is written.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from app.asking import Bundle, Json, ask
+from model.command_line import examples, printable
+from model.errors import ConfigurationError, TextError
+from model.files import decode_text, read_text, written_atomically
+
+if TYPE_CHECKING:
+    from app.model_service import ModelService
+
+STDIN = "-"
+
+EXAMPLES = examples(
+    "pru score story.txt > story.tsv",
+    "pru score --each-line sentences.txt --out sentences.tsv",
+    "pru score --lines story.txt",
+    "echo 'It was raining when we left.' | pru score -",
+)
+
+
+def score_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="UTF-8 text; - reads standard input.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="File to write, in place of standard output.")] = None,
+    each_line: Annotated[
+        bool, typer.Option("--each-line", help="Every line is a text of its own, as isolated sentences are.")
+    ] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Show the perplexity of every line, not words.")] = False,
+    include_eos: Annotated[bool, typer.Option("--eos/--no-eos", help="Score the <eos> that ends a text.")] = True,
+    json: Json = False,
+    bundle: Bundle = None,
+) -> None:
+    """Write the surprisal of every word of a text, as TSV.
+
+    A row is a word as typed, between blanks. line and position (its number in
+    the line) count from 1; start and end are its place in the file, in code
+    points; surprisal is in bits, summed over the token_count tokens that the
+    model reads it as; oov is 1 where the vocabulary lacks one of them.
+
+    A word is predicted from all before it in its file. Line ends are scored
+    too, for the perplexity, and have no row. A word with a quotation mark is
+    quoted as R and pandas expect; U+FFFD stands for control characters.
+    """
+    if out is not None and lines and not json:
+        raise ConfigurationError("--lines shows a table in the terminal; leave --out away, or give --json too")
+    texts = _texts(files)
+
+    async def work(service: ModelService) -> None:
+        from app.long_text import score_each_line, score_text  # noqa: PLC0415 - loaded with the model, after errors
+        from app.score_formats import Format, Json, LinesTable, WordsTsv  # noqa: PLC0415
+        from app.scoring import Likelihood, total  # noqa: PLC0415
+
+        model, eos_id, several = service.identity, service.vocabulary.eos_id, len(texts) > 1
+        score = score_each_line if each_line else score_text
+        with _destination(out) as file, _progress(texts, hidden=out is None and not lines) as advance:
+            tsv = None if json or lines else WordsTsv(file, several=several)
+            sheet: Format = tsv or (
+                Json(file, model, eos_id, lines=lines, several=several)
+                if json
+                else LinesTable(model, eos_id, several=several)
+            )
+            sums: list[Likelihood] = []
+            for name, text in texts:
+                async for piece in score(service, text, include_eos=include_eos, advance=advance):
+                    sheet.add(name, piece)
+                    sums = [total([*sums, piece.scored.likelihood])]
+            whole = total(sums)
+            sheet.end(whole)
+        if tsv:
+            _say(model.name, model.precision, tsv.count, whole)
+
+    ask(work, bundle=bundle)
+
+
+def _texts(files: list[Path]) -> list[tuple[str, str]]:
+    """Name and content of every file."""
+    names = [str(file) for file in files]
+    if names.count(STDIN) > 1:
+        raise TextError("standard input can be read once; give - once")
+    return [(name, _standard_input() if name == STDIN else read_text(Path(name), TextError)) for name in names]
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        raise TextError("standard input is closed; name a file, or pipe the text in")
+    return decode_text(sys.stdin.buffer.read(), "standard input", TextError)
+
+
+@contextmanager
+def _destination(out: Path | None) -> Iterator[TextIO]:
+    """Where rows go, in UTF-8 whatever the locale; a terminal is shown what it can show."""
+    if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            if sys.stdout.isatty():
+                sys.stdout.reconfigure(errors="replace")
+            else:
+                sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        yield sys.stdout
+        # Here, where a reader that has left and a full disk are still errors of the command.
+        sys.stdout.flush()
+        return
+    try:
+        with written_atomically(out) as binary:
+            file = io.TextIOWrapper(binary, "utf-8", newline="\n")
+            yield file
+            file.detach()
+    except OSError as error:
+        raise TextError(f"{out} cannot be written: {error.strerror or error}; give another file by --out") from None
+
+
+@contextmanager
+def _progress(texts: list[tuple[str, str]], *, hidden: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal. Rows that go to the same terminal show progress themselves."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    off = not console.is_terminal or (hidden and sys.stdout.isatty())
+    with Progress(console=console, transient=True, disable=off) as progress:
+        task = progress.add_task("scoring", total=sum(len(text) for _, text in texts))
+        yield lambda characters: progress.advance(task, characters)
+
+
+def _say(model: str, precision: str, words: int, whole: Likelihood) -> None:
+    """One line on standard error that sums up what was written."""
+    from app.score_formats import in_digits  # noqa: PLC0415
+
+    figures = f"{whole.token_count:,} tokens, {whole.oov_count:,} unknown, perplexity {in_digits(whole.perplexity)}"
+    print(printable(f"{model}, {precision}: {words:,} words, {figures}"), file=sys.stderr)

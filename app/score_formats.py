@@ -1,0 +1,132 @@
+"""What scored texts look like: a TSV of words, a table of lines, or one JSON document of either.
+
+Boundary: scored pieces in, text out as they come; only the table waits for the last. Of a text nothing is written that
+a terminal would obey.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Protocol, TextIO
+
+from rich.table import Table
+
+from app.long_text import Piece
+from app.schemas import ModelIdentity
+from app.scored_text import score_of
+from app.scoring import Likelihood
+from app.terminal import print_table, shown
+
+WIDEST = 1000
+"""Characters of a line that a table is given: more than the widest terminal has room for."""
+COLUMNS = ("line", "position", "word", "start", "end", "surprisal", "token_count", "oov")
+
+_OBEYED = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+"""Control characters, and those that turn the direction of what follows."""
+_HARMLESS = dict.fromkeys(_OBEYED, "\N{REPLACEMENT CHARACTER}")
+
+
+class Format(Protocol):
+    """Takes texts piece by piece, and at the end the figures of all together."""
+
+    def add(self, file: str, piece: Piece) -> None:
+        """Write the next piece of a file."""
+
+    def end(self, total: Likelihood) -> None:
+        """Write what comes last."""
+
+
+class WordsTsv:
+    """A row for every word, columns as R's `read.delim` and pandas' `read_csv(sep="\\t")` expect them."""
+
+    def __init__(self, out: TextIO, *, several: bool) -> None:
+        """`several`: whether a first column names the file."""
+        self._rows = csv.writer(out, dialect="excel-tab", lineterminator="\n")
+        self._rows.writerow((["file"] if several else []) + list(COLUMNS))
+        self._several = several
+        self.count = 0
+        """Words so far."""
+
+    def add(self, file: str, piece: Piece) -> None:
+        """Write its words."""
+        name = [file.translate(_HARMLESS)] if self._several else []
+        for word in piece.words():
+            score = word.score
+            typed = score.word.translate(_HARMLESS)
+            figures = (score.start, score.end, f"{score.surprisal:.6f}", score.token_count, int(score.oov))
+            self._rows.writerow((*name, word.line, word.position, typed, *figures))
+            self.count += 1
+
+    def end(self, total: Likelihood) -> None:
+        """A table of words has no last line."""
+
+
+class Json:
+    """One document: the model, every word or every line, and the figures of all texts together."""
+
+    def __init__(self, out: TextIO, model: ModelIdentity, eos_id: int, *, lines: bool, several: bool) -> None:
+        self._out = out
+        self._eos_id = eos_id
+        self._lines = lines
+        self._several = several
+        self._before = "\n    "
+        out.write(f'{{\n  "model": {json.dumps(model.model_dump())},\n  "{"lines" if lines else "words"}": [')
+
+    def add(self, file: str, piece: Piece) -> None:
+        """Write its words or lines, one a line."""
+        name = {"file": file} if self._several else {}
+        for entry in self._entries_of_lines(piece) if self._lines else _entries_of_words(piece):
+            self._out.write(self._before + json.dumps(name | entry))
+            self._before = ",\n    "
+
+    def end(self, total: Likelihood) -> None:
+        """Write the figures."""
+        self._out.write("\n  ]")
+        for name, value in score_of(total).model_dump().items():
+            self._out.write(f',\n  "{name}": {json.dumps(value)}')
+        self._out.write("\n}\n")
+
+    def _entries_of_lines(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        for number, line in piece.lines(self._eos_id):
+            yield {"line": number, **score_of(line.likelihood).model_dump()}
+
+
+class LinesTable:
+    """A table of the lines that are not blank, for people."""
+
+    def __init__(self, model: ModelIdentity, eos_id: int, *, several: bool) -> None:
+        self._eos_id = eos_id
+        self._several = several
+        self._table = Table(*(["file"] if several else []), caption=f"{shown(model.name)}, {model.precision}")
+        for name in ("line", "tokens", "unknown", "perplexity"):
+            self._table.add_column(name, justify="right")
+        self._table.add_column("text", overflow="ellipsis", no_wrap=True)
+
+    def add(self, file: str, piece: Piece) -> None:
+        """Add its lines."""
+        name = [shown(file)] if self._several else []
+        for number, line in piece.lines(self._eos_id):
+            self._table.add_row(*name, str(number), *_cells(line.likelihood), shown(line.text[:WIDEST]))
+
+    def end(self, total: Likelihood) -> None:
+        """Print it."""
+        self._table.add_section()
+        self._table.add_row(*([""] if self._several else []), "all", *_cells(total), style="bold")
+        print_table(self._table)
+
+
+def _entries_of_words(piece: Piece) -> Iterator[dict[str, Any]]:
+    for word in piece.words():
+        yield {"line": word.line, "position": word.position, **asdict(word.score)}
+
+
+def _cells(figures: Likelihood) -> tuple[str, str, str]:
+    return str(figures.token_count), str(figures.oov_count), in_digits(figures.perplexity)
+
+
+def in_digits(perplexity: float | None) -> str:
+    """A perplexity for people."""
+    return "-" if perplexity is None else f"{perplexity:.2f}"

@@ -9,10 +9,9 @@ import re
 import shlex
 from collections.abc import Iterator
 
-import click
-import typer
 import yaml
 
+from pru.cli import load
 from tests.source import ROOT
 
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
@@ -49,15 +48,8 @@ def check_commands(content: str) -> None:
 
 def check_pru(arguments: list[str]) -> None:
     """The command line takes these arguments."""
-    from pru.__main__ import app
-
-    command: click.Command = typer.main.get_command(app)
-    context = click.Context(command, info_name="pru")
-    while isinstance(command, click.Group):
-        found = command.get_command(context, arguments[0])
-        assert found is not None, arguments
-        command, arguments = found, arguments[1:]
-    command.make_context("pru", arguments, parent=context)
+    name, *rest = arguments
+    load(name).make_context(name, rest)
 
 
 def _check_compose(arguments: list[str]) -> None:

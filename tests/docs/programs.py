@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from tests.commands import required
 from tests.examples import ADDRESS, Block, blocks_of, free_port
 from tests.source import ROOT
 
-OUTPUT = ("json", "text")
+OUTPUT = ("json", "text", "tsv")
 """Languages of blocks that show what the block before them prints."""
 MARK = "--- block at line "
 ECHO = {
@@ -29,11 +30,13 @@ ECHO = {
 }
 """What marks the output of a block, by the languages that are run: a line of its own, whatever was printed before."""
 SERVES = re.compile(r"^[^#\n]*\bpru serve\b", re.MULTILINE)
+PATIENCE = 300
+"""Seconds for all blocks of one language of a page."""
 PRELUDE = """
 pru() {
     if [[ "${1-}" != serve ]]; then command pru "$@"; return; fi
     stop
-    command pru serve >"$LOG" &
+    command pru "$@" >"$LOG" &
     SERVER=$!
     for _ in {1..300}; do
         if curl -sf "http://127.0.0.1:$PRU_PORT/health/ready" >/dev/null; then return; fi
@@ -46,6 +49,14 @@ stop() { if [[ -n "${SERVER-}" ]]; then kill "$SERVER"; wait "$SERVER" || true; 
 trap stop EXIT
 """
 """`pru serve` is in the background and ready; another one, or the end, ends it."""
+PRU = f"""
+case $1 in
+    train) set -- "$@" --set model.hidden_size=16 --set model.embedding_size=8 ;;
+    export | validate) set -- "$@" --tokens 300 ;;
+esac
+exec {sys.executable} -m pru "$@"
+"""
+"""The command, with a small model and a short text where the real ones take minutes."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +114,23 @@ def _run(language: str, blocks: Sequence[Block], folder: Path, server: str) -> d
         "python": [sys.executable, "-c", program],
         "javascript": [*_node(), "--input-type=module", "--eval", program],
     }[language]
-    done = subprocess.run(
+    # A session of its own, so that nothing it started outlives it.
+    with subprocess.Popen(
         command,
         cwd=folder,
         env=environment(folder) | {"PRU_PORT": str(port)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    outputs = re.split(rf"^{MARK}(\d+)\n", done.stdout, flags=re.MULTILINE)
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, said = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, f"{printed[-3000:]}\n{said[-3000:]}"
+    outputs = re.split(rf"^{MARK}(\d+)\n", printed, flags=re.MULTILINE)
     return {int(line): text for line, text in zip(outputs[1::2], outputs[2::2], strict=True)}
 
 
@@ -121,9 +138,9 @@ def environment(folder: Path) -> Mapping[str, str]:
     """Where `pru` and `python` are this project's, and sessions are kept in the page's folder."""
     programs = folder.parent / "bin"
     programs.mkdir(exist_ok=True)
-    for name, command in {"pru": "-m pru", "python": ""}.items():
+    for name, content in {"pru": PRU, "python": f'exec {sys.executable} "$@"\n'}.items():
         script = programs / name
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')
+        script.write_text(f"#!/bin/sh\n{content}")
         script.chmod(0o755)
     return os.environ | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",

@@ -28,6 +28,8 @@ REASONS = {
     "runs without end",
 }
 """Why a block may not be run."""
+TEXT = ["The cat sat on the mat, and the old dog looked at it.", "The dog ran after the cat.", "It rained all day."]
+"""What someone's own text says over and over."""
 LINKED = ("benchmarks", "bundles", "checkpoints")
 """What of the checkout pages refer to."""
 
@@ -41,11 +43,12 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a page's programs run: as it were, the checkout."""
+    """Where a page's programs run: as it were, the checkout, with someone's own text in it."""
     made = tmp_path / "work"
     made.mkdir()
     for name in LINKED:
         (made / name).symlink_to(ROOT / name)
+    (made / "my-text.txt").write_text("\n".join(TEXT * 200) + "\n")
     return made
 
 

@@ -12,8 +12,9 @@
     │   └── EngineMemoryError   one call of an engine for which there was too little memory
     └── RequestError            a well-formed request that asks for what cannot be given
 
-Every message says what is wrong and how to mend it, in one line. A terminal prints the message alone and exits with
-status 2; the HTTP service maps each class to a status (`app.errors`).
+Packages add classes of their own to it: `app.errors`, `pru.client.errors`. Every message says what is wrong and how to
+mend it, in one line. A terminal prints the message alone and exits with status 2; the HTTP service maps each class to a
+status (`app.errors`).
 """
 
 

@@ -1,7 +1,7 @@
 """What each package may import.
 
-training → model ← export and app → model; no torch in serving but in engines made of it; nothing that `pyproject.toml`
-does not declare.
+training → model ← export and app → model, and pru, the front door, all of them; no torch in serving but in engines made
+of it; nothing of the service in its client but shapes; nothing that `pyproject.toml` does not declare.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"model"},
     "export": {"model"},
     "app": {"model"},
+    "pru": {"app", "export", "model", "training"},
     "benchmarks": {"app", "export", "model", "training"},
-    "tests": {"app", "benchmarks", "export", "model", "training"},
+    "tests": {"app", "benchmarks", "export", "model", "pru", "training"},
 }
 """What each package may import of the others."""
 
 SERVING = {"model.bundle", "model.config", "model.vocabulary"}
 """Where serving begins in `model`; it is made of these, of all of `app`, and of whatever they import."""
+
+SHAPES = {"app.openai_schemas", "app.schemas", "app.session_schemas"}
+"""Requests and answers, which the client shares with the service. Of the rest it knows `model.errors` alone."""
 
 WITH_TORCH = {"app.engines.torchscript", "app.engines.fused"}
 """Engines that are made of torch. Only `LOADS_ENGINES` imports them, inside the function that loads the engine."""
@@ -47,6 +51,15 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 for name in sys.argv[1:]:
     importlib.import_module(name)
+"""
+
+
+IMPORT_THE_CLIENT = """
+import sys
+import pru
+print(*sys.modules)
+from pru import AsyncPRUClient, PRUClient
+print(*sys.modules)
 """
 
 
@@ -123,8 +136,30 @@ def test_serving_imports_where_torch_cannot_be_imported() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_client_knows_the_service_by_its_shapes_alone() -> None:
+    ours = modules("app") | modules("export") | modules("model") | modules("training")
+    client = modules("pru/client")
+    assert len(client) > 5
+    used = {name for path in client.values() for name in imports_of(path) & ours.keys()} - {"app", "model"}
+    assert used == SHAPES | {"model.errors"}
+
+
+def test_the_client_is_loaded_when_asked_for_and_without_the_service_or_an_engine() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_THE_CLIENT], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = ({name.partition(".")[0] for name in line.split()} for line in done.stdout.splitlines())
+    assert before & {"app", "httpx2", "model", "pydantic"} == set()
+    foreign = {"fastapi", "numpy", "onnxruntime", "redis", "starlette", "structlog", "torch", "training", "uvicorn"}
+    assert after & foreign == set()
+    loaded = set(done.stdout.splitlines()[1].split())
+    assert {name for name in loaded if name.startswith(("app.", "model."))} == SHAPES | {"model.errors"}
+
+
 def test_every_import_is_of_a_declared_dependency() -> None:
     assert undeclared(serving(WITH_TORCH), "cpu") == {}
     assert undeclared(serving(), "cpu", "gpu") == {}
     assert undeclared(modules("model") | modules("training") | modules("export"), "cpu", "gpu", "train") == {}
+    assert undeclared(modules("pru/client"), "client") == {}
     assert undeclared(modules("benchmarks") | modules("tests"), "cpu", "train", "dev") == {}

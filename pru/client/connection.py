@@ -159,7 +159,7 @@ def _settings(
     base_url: str | None, timeout: float, max_retries: int, headers: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """What both clients of httpx2 are made with; `ConfigurationError` where it makes no sense."""
-    if timeout <= 0 or max_retries < 0:
+    if not timeout > 0 or max_retries < 0:
         raise ConfigurationError("a client's timeout must be above 0 seconds, and max_retries 0 or more")
     # A call waits for its turn on a connection as long as it must: that is not the service's silence.
     limits = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), pool=None)

@@ -20,13 +20,18 @@ RUN cd /opt/venv/lib/python3.*/site-packages \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && find . -type f \( -name '*.a' -o -name '*.[ch]' -o -name '*.px[di]' -o -name '*.py[ix]' \) -delete
 WORKDIR /opt/pru
+# The command `pru`, which runs what is in this folder.
+COPY pyproject.toml README.md LICENSE ./
+RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
+        --no-deps --editable .
 COPY model model
 COPY app app
+COPY pru pru
 # Compiled here, since a read-only file system keeps no bytecode: the project, and of the packages the modules that it
 # imports to serve and to answer in the terminal, one in three. By content, since times do not travel with images.
-RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash app model \
+RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash app model pru \
     && /opt/venv/bin/python -B -c "import compileall, py_compile, sys; \
-        import app.cli, app.engines.onnx, app.server, app.terminal; \
+        import app.cli, app.engines.onnx, app.score_formats, app.server, app.terminal, pru.cli; \
         by_content = py_compile.PycInvalidationMode.UNCHECKED_HASH; \
         files = [str(getattr(module, '__file__', None)) for module in list(sys.modules.values())]; \
         packages = [file for file in files if file.startswith('/opt/venv/')]; \
@@ -54,10 +59,11 @@ ENV ORT_DISABLE_TELEMETRY=1 \
     PRU_SESSION_STORE=sqlite:////data/sessions.db
 USER 10001:10001
 # No image without an answer: a package that lacks something it needs fails here.
-RUN python -m app predict "it was the best of"
+RUN pru predict "it was the best of"
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', int(os.environ['PRU_PORT']), timeout=2); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
-# Without arguments the module serves; `docker run --rm pru predict "it was the best of"` asks it in the terminal.
-ENTRYPOINT ["python", "-m", "app"]
+# Without arguments it serves; `docker run --rm pru predict "it was the best of"` asks it in the terminal.
+ENTRYPOINT ["pru"]
+CMD ["serve"]

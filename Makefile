@@ -7,6 +7,7 @@ PORT ?= $(or $(PRU_PORT),8000)
 VENV := .venv
 OWN := $(VENV)/bin/python
 PY := $(OWN)
+PRU := $(VENV)/bin/pru
 # `make test-gpu PY=python3` runs in an environment that is there already, and sets none up.
 DEV := $(if $(filter $(OWN),$(PY)),$(VENV)/.dev)
 PIP := $(OWN) -m pip --disable-pip-version-check install --quiet
@@ -22,7 +23,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## serve the bundled model on 127.0.0.1:8000 (PORT= changes it)
-	PRU_PORT=$(PORT) $(PY) -m app
+	PRU_PORT=$(PORT) $(PRU) serve
 
 test: $(VENV)/.dev ## run the tests (ARGS="tests/model -k sequence" chooses)
 	$(PY) -m pytest $(ARGS)
@@ -63,12 +64,16 @@ $(OWN):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed and $(PYTHON) is {sys.version.split()[0]}; name a newer one, for example PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.serve: requirements/cpu.lock | $(OWN)
+# The command, which runs what is in this checkout.
+$(PRU): | $(OWN)
+	$(PIP) --no-deps --editable .
+
+$(VENV)/.serve: requirements/cpu.lock | $(PRU)
 	@echo "Setting up $(VENV) for serving (once; about 200 MB)"
 	$(PIP) --requirement $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock | $(OWN)
+$(VENV)/.dev: requirements/dev.lock | $(PRU)
 	@echo "Setting up $(VENV) for training and tests (once; torch is large and can take minutes)"
 	$(PIP) --requirement $<
 	@touch $@

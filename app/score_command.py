@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -22,6 +22,7 @@ from model.files import decode_text, read_text, written_atomically
 
 if TYPE_CHECKING:
     from app.model_service import ModelService
+    from app.scoring import Likelihood
 
 STDIN = "-"
 
@@ -63,12 +64,14 @@ def score_command(
     async def work(service: ModelService) -> None:
         from app.long_text import score_each_line, score_text  # noqa: PLC0415 - loaded with the model, after errors
         from app.score_formats import Format, Json, LinesTable, WordsTsv  # noqa: PLC0415
-        from app.scoring import Likelihood, total  # noqa: PLC0415
+        from app.scoring import total  # noqa: PLC0415
 
         model, eos_id, several = service.identity, service.vocabulary.eos_id, len(texts) > 1
         score = score_each_line if each_line else score_text
-        with _destination(out) as file, _progress(texts, hidden=out is None and not lines) as advance:
-            tsv = None if json or lines else WordsTsv(file, several=several)
+        table = lines and not json
+        destination = nullcontext(sys.stdout) if table else _destination(out)
+        with destination as file, _progress(texts, hidden=out is None and not table) as advance:
+            tsv = None if json or table else WordsTsv(file, several=several)
             sheet: Format = tsv or (
                 Json(file, model, eos_id, lines=lines, several=several)
                 if json

@@ -45,13 +45,14 @@ class WordsTsv:
     def __init__(self, out: TextIO, *, several: bool) -> None:
         """`several`: whether a first column names the file."""
         self._rows = csv.writer(out, dialect="excel-tab", lineterminator="\n")
-        self._rows.writerow((["file"] if several else []) + list(COLUMNS))
+        self._header = [*(["file"] if several else []), *COLUMNS]
         self._several = several
         self.count = 0
         """Words so far."""
 
     def add(self, file: str, piece: Piece) -> None:
         """Write its words."""
+        self._begin()
         name = [file.translate(_HARMLESS)] if self._several else []
         for word in piece.words():
             score = word.score
@@ -61,7 +62,14 @@ class WordsTsv:
             self.count += 1
 
     def end(self, total: Likelihood) -> None:
-        """A table of words has no last line."""
+        """Nothing comes after the words."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Write what comes first, where nothing was written yet: what fails before there is a word writes nothing."""
+        if self._header:
+            self._rows.writerow(self._header)
+            self._header = []
 
 
 class Json:
@@ -72,19 +80,20 @@ class Json:
         self._eos_id = eos_id
         self._lines = lines
         self._several = several
-        self._before = "\n    "
-        out.write(f'{{\n  "model": {json.dumps(model.model_dump())},\n  "{"lines" if lines else "words"}": [')
+        kind = "lines" if lines else "words"
+        self._before = f'{{\n  "model": {json.dumps(model.model_dump())},\n  "{kind}": ['
+        self._separator = self._before + "\n    "
 
     def add(self, file: str, piece: Piece) -> None:
         """Write its words or lines, one a line."""
         name = {"file": file} if self._several else {}
         for entry in self._entries_of_lines(piece) if self._lines else _entries_of_words(piece):
-            self._out.write(self._before + json.dumps(name | entry))
-            self._before = ",\n    "
+            self._out.write(self._separator + json.dumps(name | entry))
+            self._before, self._separator = "", ",\n    "
 
     def end(self, total: Likelihood) -> None:
         """Write the figures."""
-        self._out.write("\n  ]")
+        self._out.write(f"{self._before}\n  ]")
         for name, value in score_of(total).model_dump().items():
             self._out.write(f',\n  "{name}": {json.dumps(value)}')
         self._out.write("\n}\n")

@@ -98,14 +98,17 @@ class ScoredText:
         indices = self.tokens.words[firsts].tolist()
         columns = zip(indices, starts, ends, counts, sums.tolist(), unknown.tolist(), strict=True)
         for index, start, end, count, log_probability, oov in columns:
-            yield index, WordScore(
-                word=self.text[start:end],
-                start=start,
-                end=end,
-                token_count=count,
-                log_probability=log_probability,
-                surprisal=bits(log_probability),
-                oov=oov,
+            yield (
+                index,
+                WordScore(
+                    word=self.text[start:end],
+                    start=start,
+                    end=end,
+                    token_count=count,
+                    log_probability=log_probability,
+                    surprisal=bits(log_probability),
+                    oov=oov,
+                ),
             )
 
 

@@ -1,10 +1,11 @@
-"""`python -m export`: a checkpoint in, a validated bundle out; `python -m export validate`: it is so here too.
+"""`pru export`: a checkpoint in, a validated bundle out; `pru validate`: it is so here too. Also `python -m export`.
 
 Boundary: arguments in, lines on the terminal out. Errors of this project end as one line and exit status 2.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperGroup
@@ -21,7 +23,7 @@ from typer.core import TyperGroup
 from export.exporter import Conditions, Options, Results, ShowProgress, export_bundle, validate_bundle
 from export.forms import ENGINES, PRECISIONS
 from model.bundle import Manifest
-from model.command_line import errors_in_one_line
+from model.command_line import errors_in_one_line, examples
 from model.errors import ExportError
 
 
@@ -34,16 +36,23 @@ class _ExportUnlessNamed(TyperGroup):
 
 app = typer.Typer(add_completion=False, cls=_ExportUnlessNamed)
 
-Checkpoint = Annotated[Path, typer.Option(help="Folder that `python -m training train` wrote.")]
+Checkpoint = Annotated[Path, typer.Option(help="Folder that `pru train` wrote.")]
 Engines = Annotated[str | None, typer.Option(help=f"Names with commas between: {', '.join(ENGINES)}.")]
 Texts = Annotated[list[Path] | None, typer.Option(help="Text to validate on; else the model writes one.")]
 TextName = Annotated[str | None, typer.Option(help="What the manifest calls that text; its file names.")]
 Tokens = Annotated[int, typer.Option(min=1, help="Read at most this many tokens of the text.")]
 MaxCost = Annotated[float, typer.Option(min=0, help="Most that a precision below float32 may cost of perplexity.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-@app.command(epilog="`python -m export validate --help`: validate a bundle that is there on another machine.")
+@app.command(
+    epilog=examples(
+        "pru export --checkpoint runs/mine --out runs/bundle",
+        "pru export --checkpoint runs/mine --out runs/bundle --engines onnx,torchscript --force",
+        "pru export --checkpoint runs/mine --out runs/bundle --text my-valid.txt --json",
+    )
+)
 def export(
     checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
@@ -61,8 +70,9 @@ def export(
     attribution: Annotated[str | None, typer.Option(help="Whom to credit for the data, for the manifest.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
     threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Export a checkpoint to a bundle for one or more engines, accepted only if they compute what the model does."""
+    """Export a checkpoint to a bundle, accepted only if it computes what the model does."""
     options = Options(
         name=name or checkpoint.resolve().name,
         texts=tuple(text or ()),
@@ -78,10 +88,15 @@ def export(
     )
     with _progress(Console(stderr=True)) as show:
         manifest, results = export_bundle(checkpoint, out, options, show)
-    _report(Console(), manifest, results, f"the bundle is {out}")
+    _report(out, manifest, results, f"the bundle is {out}", as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "pru validate runs/bundle --checkpoint runs/mine",
+        "pru validate runs/bundle --checkpoint runs/mine --device cuda",
+    )
+)
 def validate(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder that an export made.")],
     checkpoint: Checkpoint,
@@ -92,15 +107,17 @@ def validate(
     tokens: Tokens = Options.tokens,
     max_cost: MaxCost = Options.max_cost,
     threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Validate a bundle's artefacts on this machine, all or some engines', against the checkpoint it was made of.
+    """Validate a bundle on this machine against the checkpoint it was made of.
 
-    What is found is added to the manifest, so the bundle gets another sum: sessions move only between copies of one.
+    What is found, of all or of some engines, is added to the manifest. So the
+    bundle gets another sum: sessions move only between copies of one.
     """
     conditions = Conditions(tuple(text or ()), text_name, tokens, max_cost, _use_threads(threads), device)
     with _progress(Console(stderr=True)) as show:
         manifest, results = validate_bundle(bundle, checkpoint, _names(engines), conditions, show)
-    _report(Console(), manifest, results, f"{bundle} is validated on {device}")
+    _report(bundle, manifest, results, f"{bundle} is validated on {device}", as_json)
 
 
 def _names(engines: str | None) -> tuple[str, ...]:
@@ -137,21 +154,42 @@ def _progress(console: Console) -> Iterator[ShowProgress]:
             progress.stop()
 
 
-def _report(console: Console, manifest: Manifest, results: Results, done: str) -> None:
+def _report(bundle: Path, manifest: Manifest, results: Results, done: str, as_json: bool) -> None:
     """Perplexity before and after, what it takes, and what was done."""
     forms = list(results)
     last = manifest.engines[forms[0].engine][forms[0].precision].validated[-1]
-    table = Table(title=f"{manifest.name}: perplexity on {last.tokens:,} tokens of {last.data}")
+    sizes = {
+        form: sum(manifest.files[name].bytes for name in manifest.engines[form.engine][form.precision].files)
+        for form in forms
+    }
+    if as_json:
+        artefacts = [
+            {
+                "engine": form.engine,
+                "precision": form.precision,
+                "perplexity": found.perplexity,
+                "cost": found.cost,
+                "difference_of_hidden": found.differences.hidden,
+                "bytes": sizes[form],
+            }
+            for form, found in results.items()
+        ]
+        reference = {"perplexity": last.reference_perplexity, "tokens": last.tokens, "data": last.data}
+        print(
+            json.dumps({"bundle": str(bundle), "name": manifest.name, "reference": reference, "artefacts": artefacts})
+        )
+        return
+    table = Table(title=f"{escape(manifest.name)}: perplexity on {last.tokens:,} tokens of {escape(last.data)}")
     for heading in ("engine", "precision", "perplexity", "change", "difference of hidden", "MB"):
         table.add_column(heading, justify="left" if heading in ("engine", "precision") else "right")
     table.add_row("reference", "", f"{last.reference_perplexity:.4f}", "", "", "")
     for form, found in results.items():
-        files = manifest.engines[form.engine][form.precision].files
-        size = sum(manifest.files[name].bytes for name in files) / 1e6
         change, difference = f"{found.cost:+.4%}", f"{found.differences.hidden:.4%}"
-        table.add_row(form.engine, form.precision, f"{found.perplexity:.4f}", change, difference, f"{size:.1f}")
+        megabytes = f"{sizes[form] / 1e6:.1f}"
+        table.add_row(form.engine, form.precision, f"{found.perplexity:.4f}", change, difference, megabytes)
+    console = Console()
     console.print(table)
-    console.print(done, soft_wrap=True)
+    console.print(done, soft_wrap=True, markup=False)
 
 
 def main() -> None:

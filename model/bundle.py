@@ -124,11 +124,11 @@ def open_bundle(folder: Path, verify: bool = True) -> Bundle:
     """
     path = folder / MANIFEST
     if not folder.is_dir():
-        raise BundleError(f"{folder} is not a folder; give the folder that `python -m export` wrote")
+        raise BundleError(f"{folder} is not a folder; give the folder that `pru export` wrote")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise BundleError(f"{path} is missing; give a folder that `python -m export` wrote") from None
+        raise BundleError(f"{path} is missing; give a folder that `pru export` wrote") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     manifest = _parse(path, data)

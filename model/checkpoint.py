@@ -56,7 +56,7 @@ def save_checkpoint(
 def read_config(folder: Path) -> ModelConfig:
     """The architecture a checkpoint holds; `CheckpointError` where it cannot be read."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give the folder that `python -m training train` wrote")
+        raise CheckpointError(f"{folder} is not a folder; give the folder that `pru train` wrote")
     data = read_json(folder / CONFIG, CheckpointError)
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:

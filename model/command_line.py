@@ -1,8 +1,8 @@
-"""What all commands of the project have in common: how one fails (a line on standard error, exit status 2), and what its
-help ends with.
+"""What all commands have in common: one fails in one line on standard error with exit status 2, and ends its help with
+examples.
 
-Boundary: errors in, an exit out; text for terminals. What a command does is its package's own `cli`. Imports next to nothing, so that a
-command is inside it before it is loaded.
+Boundary: errors in, an exit out; text for terminals. What a command does is its package's own `cli`. Imports next to
+nothing, so that a command is inside it before it is loaded.
 """
 
 from __future__ import annotations

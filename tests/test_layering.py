@@ -25,8 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"model"},
     "app": {"model"},
     "pru": {"app", "export", "model", "training"},
-    "benchmarks": {"app", "export", "model", "training"},
-    "tests": {"app", "benchmarks", "export", "model", "pru", "training"},
+    "benchmarks": {"app", "export", "model", "pru", "training"},
+    "docs": {"model", "pru", "training"},
+    "tests": {"app", "benchmarks", "docs", "export", "model", "pru", "training"},
 }
 """What each package may import of the others."""
 
@@ -162,4 +163,4 @@ def test_every_import_is_of_a_declared_dependency() -> None:
     assert undeclared(serving(), "cpu", "gpu") == {}
     assert undeclared(modules("model") | modules("training") | modules("export"), "cpu", "gpu", "train") == {}
     assert undeclared(modules("pru/client"), "client") == {}
-    assert undeclared(modules("benchmarks") | modules("tests"), "cpu", "train", "dev") == {}
+    assert undeclared(modules("benchmarks") | modules("docs") | modules("tests"), "cpu", "train", "dev") == {}

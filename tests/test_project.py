@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any
 
@@ -25,6 +26,7 @@ from app.main import VERSION
 from app.server import GRACE_SECONDS
 from app.settings import Settings
 from tests.source import ROOT, modules
+from tests.test_layering import MAY_IMPORT
 
 EXTRAS = {"cpu": ["cpu"], "dev": ["cpu", "train", "dev"], "gpu": ["gpu"]}
 """Extras that each lock file holds besides the core dependencies."""
@@ -181,7 +183,24 @@ def test_make_serve_passes_the_port_on() -> None:
         text=True,
         check=True,
     )
-    assert plan.stdout.splitlines()[-1] == "PRU_PORT=8123 .venv/bin/python -m app"
+    assert plan.stdout.splitlines()[-1] == "PRU_PORT=8123 .venv/bin/pru serve"
+
+
+@pytest.mark.parametrize("target", ["serve", "test", "check", "bench"])
+def test_make_installs_the_command_of_this_checkout_in_a_new_environment(target: str, tmp_path: Path) -> None:
+    command = ["make", "-n", "--no-print-directory", target, f"VENV={tmp_path / 'none'}"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    [install] = [line for line in plan if "--editable" in line]
+    assert install.endswith("install --quiet --no-deps --editable .")
+
+
+def test_the_command_is_a_function_of_a_package_that_the_wheel_holds() -> None:
+    configured = tomllib.loads(read("pyproject.toml"))
+    assert configured["project"]["scripts"] == {"pru": "pru.__main__:main"}
+    module, _, function = configured["project"]["scripts"]["pru"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    packages = configured["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert sorted(packages) == sorted(MAY_IMPORT.keys() - {"benchmarks", "tests"})
 
 
 @pytest.mark.parametrize("target", ["test-gpu", "bench-gpu"])
@@ -216,7 +235,9 @@ def test_an_image_serves_as_a_user_without_rights_and_keeps_one_volume(image: st
     assert whole.index(("FROM", "${BASE}")) < whole.index(user) < whole.index(entry)
     # By number, since an orchestrator that refuses root cannot tell it from a name.
     assert user == ("USER", "10001:10001")
-    assert json.loads(entry[1]) == ["python", "-m", "app"]
+    assert json.loads(entry[1]) == ["pru"]
+    [command] = instructions("CMD", image=image)
+    assert json.loads(command[1]) == ["serve"]
     assert instructions("VOLUME", image=image) == [("VOLUME", "/data")]
 
 
@@ -241,9 +262,9 @@ def test_both_images_are_alike_but_for_what_a_gpu_needs() -> None:
 
 def test_the_image_compiles_modules_that_exist() -> None:
     commands = [rest for _, rest in instructions("RUN")]
-    compiled = {name for command in commands for name in re.findall(r"\bapp\.[a-z_.]+", command)}
+    compiled = {name for command in commands for name in re.findall(r"\b(?:app|pru)\.[a-z_.]+", command)}
     assert compiled
-    assert compiled <= modules("app").keys()
+    assert compiled <= modules("app").keys() | modules("pru").keys()
 
 
 @pytest.mark.parametrize("image", IMAGES)

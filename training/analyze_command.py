@@ -1,4 +1,4 @@
-"""`python -m training analyze`: the paper's analyses (Section 4.3) of checkpoints, side by side.
+"""`pru analyze`: the paper's analyses (Section 4.3) of checkpoints, side by side.
 
 Boundary: arguments in, pictures and tables in a folder and a few lines on the terminal out. What an analysis computes
 is in `training.analysis`.
@@ -6,6 +6,7 @@ is in `training.analysis`.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from model.files import read_text, write_atomically
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from training.analysis import tables
-from training.analysis.attribution import attribute
+from training.analysis.attribution import Attribution, attribute
 from training.analysis.coverage import coverage
 from training.analysis.embedding_variance import embedding_variances
 from training.analysis.entropy import next_word_entropies
@@ -59,10 +60,12 @@ def analyze_command(
         Path | None,
         typer.Option(help=f"UTF-8 file of sequences to explain, one a line, not {SEQUENCES} validation lines."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line, for programs.")] = False,
 ) -> None:
-    """Compare models: entropies, variance of embeddings by part of speech, saliency and gradient coverage.
+    """Compare models: entropies, embeddings, saliency and gradient coverage.
 
-    Gradient coverage is that of the first sequence. Variances are of the words that are tagged and occur in the
+    Gradient coverage is that of the first sequence. The variance of embeddings
+    by part of speech is of the words that are tagged and occur in the
     validation text, each counted once.
     """
     if len(checkpoints) > MOST_MODELS:
@@ -83,30 +86,47 @@ def analyze_command(
             task = progress.add_task(f"entropies of {name}", total=len(ids[:contexts]))
             advance = partial(progress.advance, task)
             entropies[name] = next_word_entropies(model, ids[:contexts], eos_id, advance=advance)
-    attributions = {name: [attribute(model, ids, eos_id) for ids in sequences] for name, model in models.items()}
+        attributions: dict[str, list[Attribution]] = {}
+        for name, model in models.items():
+            task = progress.add_task(f"saliency of {name}", total=len(sequences))
+            attributions[name] = [attribute(model, ids, eos_id) for ids in progress.track(sequences, task_id=task)]
     first = {name: of_model[0] for name, of_model in attributions.items()}
 
     # It takes a second to load, and other commands need none of it.
     from training.analysis import pictures  # noqa: PLC0415
 
-    files = {
-        "entropy.csv": tables.entropy_histogram(entropies, len(vocabulary)),
-        "entropy_means.csv": tables.entropy_means(entropies),
-        "entropy.png": pictures.entropy_histogram(entropies, len(vocabulary)),
-        "saliency.csv": tables.saliencies(attributions, vocabulary),
-        "saliency_predictions.csv": tables.predictions(attributions, vocabulary),
-        "saliency.png": pictures.saliencies(attributions, vocabulary),
-        "gradient_coverage.csv": tables.gradient_coverage(first),
-        "gradients.csv": tables.gradients(first, vocabulary),
-        "gradient_coverage.png": pictures.gradient_coverage(first, vocabulary),
-    }
-    if words is not None:
-        variances = {name: embedding_variances(model, words) for name, model in models.items()}
-        files["embedding_variance.csv"] = tables.embedding_variances(variances)
-        files["embedding_variance.png"] = pictures.embedding_variances(variances)
+    with Console(stderr=True).status("drawing"):
+        files = {
+            "entropy.csv": tables.entropy_histogram(entropies, len(vocabulary)),
+            "entropy_means.csv": tables.entropy_means(entropies),
+            "entropy.png": pictures.entropy_histogram(entropies, len(vocabulary)),
+            "saliency.csv": tables.saliencies(attributions, vocabulary),
+            "saliency_predictions.csv": tables.predictions(attributions, vocabulary),
+            "saliency.png": pictures.saliencies(attributions, vocabulary),
+            "gradient_coverage.csv": tables.gradient_coverage(first),
+            "gradients.csv": tables.gradients(first, vocabulary),
+            "gradient_coverage.png": pictures.gradient_coverage(first, vocabulary),
+        }
+        if words is not None:
+            variances = {name: embedding_variances(model, words) for name, model in models.items()}
+            files["embedding_variance.csv"] = tables.embedding_variances(variances)
+            files["embedding_variance.png"] = pictures.embedding_variances(variances)
     for name, content in files.items():
         write_atomically(out / name, content)
 
+    if as_json:
+        found = [
+            {
+                "name": name,
+                "checkpoint": str(folder),
+                "mean_entropy": float(of_model.mean()),
+                "contexts": len(of_model),
+                "gradient_coverage": float(coverage(first[name].gradients)),
+            }
+            for (name, of_model), folder in zip(entropies.items(), checkpoints, strict=True)
+        ]
+        print(json.dumps({"out": str(out), "files": sorted(files), "models": found}))
+        return
     console = Console(soft_wrap=True, highlight=False)
     for (name, of_model), folder in zip(entropies.items(), checkpoints, strict=True):
         console.print(

@@ -1,4 +1,4 @@
-"""`python -m training train | evaluate | report | analyze | pack | presets`: from a corpus to a checkpoint.
+"""`pru train | evaluate | report | analyze | pack | presets`: from a corpus to a checkpoint; also `python -m training`.
 
 Boundary: arguments in, lines on the terminal out. Errors of this project end as one line and exit status 2.
 """
@@ -18,10 +18,11 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from model.checkpoint import pack_checkpoint
-from model.command_line import errors_in_one_line
+from model.checkpoint import pack_checkpoint, read_record
+from model.command_line import errors_in_one_line, examples
 from model.conventions import Convention
 from model.errors import ConfigurationError, TrainingError
 from model.language_model import outline
@@ -42,11 +43,25 @@ from training.world import Device, joined
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate PRU language models.")
 
 
-@app.command()
+def _presets(incomplete: str) -> list[str]:
+    """Names of presets, for a shell that completes one."""
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+@app.command(
+    epilog=examples(
+        "pru train --data my-text.txt --out runs/mine",
+        "pru train --data my-text.txt --out runs/mine --resume",
+        "pru train --data ptb --preset pru-g4 --out runs/pru-g4",
+        "pru train --data ptb --set recipe.dropout.hidden=0.3 --out runs/other",
+    )
+)
 def train(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
-    preset: Annotated[str, typer.Option(help="Architecture and recipe; `presets` lists them.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="Architecture and recipe; `pru presets` lists them.", autocompletion=_presets)
+    ] = "small",
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,8 +92,9 @@ def train(
     convention: Annotated[
         Convention | None, typer.Option(help="How own text is written; wikitext and ptb mean those corpora's tokens.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="At the end print the run's record as JSON.")] = False,
 ) -> None:
-    """Train a model. Ctrl-C and --max-minutes stop it so that --resume goes on exactly."""
+    """Train a model; Ctrl-C and --max-minutes stop it so that --resume goes on exactly."""
     if is_occupied(out) and not resume:
         raise TrainingError(f"{out} already holds a run; give --resume to go on with it, or another --out folder")
     if threads:
@@ -110,6 +126,8 @@ def train(
         if resume:
             trainer.resume()
         _run(trainer, max_minutes, tensorboard)
+        if as_json and world.leads:
+            print(json.dumps({"checkpoint": str(out), **read_record(out)}))
 
 
 def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None:
@@ -157,26 +175,44 @@ def _interruptible() -> Iterator[_Interrupted]:
         signal.signal(signal.SIGINT, before)
 
 
-app.command(name="evaluate")(evaluate_command)
-app.command(name="analyze")(analyze_command)
-app.command(name="report")(report_command)
+app.command(
+    name="evaluate",
+    epilog=examples(
+        "pru evaluate --checkpoint runs/mine --data my-text.txt --split valid",
+        "pru evaluate --checkpoint runs/mine --text other.txt --json",
+        "pru evaluate --checkpoint runs/pru-g4 --data ptb --dynamic --record",
+    ),
+)(evaluate_command)
+app.command(name="analyze", epilog=examples("pru analyze runs/pru-g4 runs/lstm --data ptb --out analysis"))(
+    analyze_command
+)
+app.command(name="report", epilog=examples("pru report runs/pru-g4 runs/lstm --out results"))(report_command)
 
 
-@app.command()
+@app.command(epilog=examples("pru pack --checkpoint runs/mine --out packed"))
 def pack(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     mib: Annotated[float, typer.Option(min=0.1, help="Largest file, in MiB.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line, for programs.")] = False,
 ) -> None:
-    """Copy a checkpoint in half precision and small files, to move it to where --from starts from it."""
+    """Copy a checkpoint in half precision and small files, to move it.
+
+    `pru train --from` starts from such a copy.
+    """
+    console = Console(stderr=True, soft_wrap=True)
     try:
-        count = pack_checkpoint(checkpoint, out, int(mib * 2**20))
+        with console.status(f"packing {escape(str(checkpoint))}"):
+            count = pack_checkpoint(checkpoint, out, int(mib * 2**20))
     except OSError as error:
         raise TrainingError(f"{out} cannot be written: {error.strerror or error}; mend that and pack again") from None
-    Console(stderr=True, soft_wrap=True).print(f"{out} holds the weights in {count} files")
+    if as_json:
+        print(json.dumps({"out": str(out), "files": count}))
+    else:
+        console.print(f"{out} holds the weights in {count} files", markup=False)
 
 
-@app.command()
+@app.command(epilog=examples("pru presets", "pru presets --vocabulary-size 33278 --corpus wikitext-2"))
 def presets(
     vocabulary_size: Annotated[int, typer.Option(min=2, help="Words, for the parameter counts.")] = 10_000,
     corpus: Annotated[str, typer.Option(help="Corpus, for recipes that differ by it: ptb or wikitext-2.")] = "ptb",

@@ -1,4 +1,4 @@
-"""`python -m training evaluate`: a checkpoint's perplexity on one text, static or adaptive, in a terminal.
+"""`pru evaluate`: a checkpoint's perplexity on one text, static or adaptive, in a terminal.
 
 Boundary: arguments in, one result on the terminal out. What a method computes is in the module named after it.
 """
@@ -75,9 +75,11 @@ def evaluate_command(
         float | None, typer.Option(help=f"Added to RMS gradients. {DynamicEvaluation.epsilon:g} unless given.")
     ] = None,
 ) -> None:
-    """Perplexity of a checkpoint on one stream of text, every token and line end scored.
+    """Measure a checkpoint's perplexity on one stream of text.
 
-    Static unless one of --temperature, --neural-cache and --dynamic is given; choose their settings on --split valid.
+    Every token and line end is scored. It is static unless --temperature,
+    --neural-cache or --dynamic is given; choose their settings on the
+    validation split.
     """
     if split not in SPLITS:
         raise ConfigurationError(f"--split must be one of {', '.join(SPLITS)}, not {split}")

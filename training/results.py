@@ -28,7 +28,7 @@ _SPLITS = {"valid": "validation", "test": "test"}
 
 _PREAMBLE = """# Results
 
-Written by `python -m training report` from the records of the runs (`training.json`); not to be edited by hand.
+Written by `pru report` from the records of the runs (`training.json`); not to be edited by hand.
 Published figures are those of Mehta et al. (EMNLP 2018).
 
 Perplexities are of words, and lower is better. Those of the tables before "Evaluations" are static: the weights of the
@@ -162,7 +162,7 @@ def _evaluations(records: Sequence[RunRecord]) -> Iterator[str]:
         for (method, *_), same in _by_question(kind).items():
             done.setdefault(method, []).append(same)
     yield (
-        "Results of `python -m training evaluate`, each kind in a table of its own. All but static ones adapt to the\n"
+        "Results of `pru evaluate`, each kind in a table of its own. All but static ones adapt to the\n"
         "text that they read, or to one set aside: they are not to be compared with static figures."
     )
     for method in sorted(done):

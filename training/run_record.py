@@ -64,7 +64,7 @@ class StartedFrom(_Part):
 
 
 class EvaluationRecord(_Part):
-    """One result of `python -m training evaluate --json`, for instance of a test text under dynamic evaluation."""
+    """One result of `pru evaluate --json`, for instance of a test text under dynamic evaluation."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -168,7 +168,7 @@ def read_run(folder: Path) -> RunRecord:
         where = ".".join(str(part) for part in first["loc"]) or "record"
         raise CheckpointError(
             f"{folder / RECORD} is no record of a run ({where}: {first['msg']}); give a folder that "
-            "`python -m training train` wrote, or restore the file"
+            "`pru train` wrote, or restore the file"
         ) from None
 
 

@@ -50,7 +50,7 @@ def test_score_gives_the_whole_texts_perplexity_and_each_lines(
     file = tmp_path / "text.txt"
     text = "\n".join(["the harbour is small", "", "Zanzibar is not", "the sea"]) + "\n"
     file.write_text(text)
-    assert run(monkeypatch, "score", str(file), "--json") == 0
+    assert run(monkeypatch, "score", str(file), "--lines", "--json") == 0
     scored = json.loads(capsys.readouterr().out)
     with serving() as client:
         answer = client.post("/perplexity", json={"text": text, "return_tokens": True}).json()
@@ -62,7 +62,7 @@ def test_score_gives_the_whole_texts_perplexity_and_each_lines(
     third = answer["results"][0]["tokens"][6:10]
     assert scored["lines"][1]["log_likelihood"] == pytest.approx(sum(token["log_probability"] for token in third))
 
-    assert run(monkeypatch, "score", str(file)) == 0
+    assert run(monkeypatch, "score", str(file), "--lines") == 0
     table = capsys.readouterr().out
     assert f"{scored['perplexity']:.2f}" in table
     assert "Zanzibar is not" in table
@@ -88,7 +88,7 @@ def test_score_of_an_empty_text_says_that_there_is_none(
 ) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes(b"")
-    assert run(monkeypatch, "score", str(file), "--no-eos") == 0
+    assert run(monkeypatch, "score", str(file), "--lines", "--no-eos") == 0
     assert "-" in capsys.readouterr().out
     assert run(monkeypatch, "score", str(file), "--json", "--no-eos") == 0
     assert json.loads(capsys.readouterr().out)["perplexity"] is None
@@ -99,7 +99,7 @@ def test_score_takes_text_that_looks_like_markup(
 ) -> None:
     file = tmp_path / "text.txt"
     file.write_text("[red] is left [/red]\n" + "\n".join(CORPUS))
-    assert run(monkeypatch, "score", str(file)) == 0
+    assert run(monkeypatch, "score", str(file), "--lines") == 0
     assert "[red] is left" in capsys.readouterr().out
 
 

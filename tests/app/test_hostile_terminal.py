@@ -31,11 +31,14 @@ def small_model(monkeypatch: pytest.MonkeyPatch) -> ServedModel:
 def scored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
 ) -> dict[str, Any]:
-    """What `score --json` says of a file of this text, and that the table can be printed too."""
+    """What `score --json` says of a file of this text, and that the tables can be written too."""
     file = tmp_path / "text.txt"
     file.write_bytes(text.encode())
-    assert run(monkeypatch, "score", file) == 0
+    assert run(monkeypatch, "score", file, "--lines") == 0
     assert len(capsys.readouterr().out.splitlines()) >= 5
+    assert run(monkeypatch, "score", file) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert {line.count("\t") for line in [header, *rows]} == {7}
     assert run(monkeypatch, "score", file, "--json") == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
@@ -48,7 +51,7 @@ def test_a_line_of_a_megabyte_is_scored_and_so_are_ten_thousand_lines(
     file = tmp_path / "text.txt"
     for pairs, lines in ((90_000, 1), (1, 10_000)):
         file.write_text(("the harbour " * pairs + "\n") * lines)
-        assert run(monkeypatch, "score", file, "--json") == 0
+        assert run(monkeypatch, "score", file, "--lines", "--json") == 0
         figures = json.loads(capsys.readouterr().out)
         each = pairs * (log_probability("the") + log_probability("harbour")) + log_probability("<eos>")
         assert figures["token_count"] == lines * (2 * pairs + 1)
@@ -107,10 +110,14 @@ def test_no_control_character_of_a_text_reaches_the_terminal(
 ) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes("".join(f"the{control}sea " for control in CONTROLS if control not in "\0\n\r").encode())
-    assert run(monkeypatch, "score", file) == 0
+    assert run(monkeypatch, "score", file, "--lines") == 0
     table = capsys.readouterr().out
     assert "the" in table
     assert set(table) & set(CONTROLS) == {"\n"}
+    assert run(monkeypatch, "score", file) == 0
+    rows = capsys.readouterr().out
+    assert "the\N{REPLACEMENT CHARACTER}sea" in rows
+    assert set(rows) & set(CONTROLS) == {"\n", "\t"}
 
 
 @pytest.mark.usefixtures("small_model")
@@ -149,7 +156,7 @@ def test_what_is_not_utf_8_text_is_one_line_that_names_the_file(
 def test_a_standard_input_that_is_closed_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # What Python makes of `python -m app score - <&-`.
+    # What Python makes of `pru score - <&-`.
     monkeypatch.setattr(sys, "stdin", None)
     assert run(monkeypatch, "score", "-") == 2
     assert "standard input" in only_line(capsys)

@@ -95,7 +95,7 @@ def test_a_checkpoint_in_the_place_of_a_bundle_is_one_line(
     checkpoint = bundle.parent / "checkpoint"
     monkeypatch.setenv("PRU_BUNDLE", str(checkpoint))
     assert run(monkeypatch, *arguments) == 2
-    missing = f"error: {checkpoint / 'manifest.json'} is missing; give a folder that `python -m export` wrote"
+    missing = f"error: {checkpoint / 'manifest.json'} is missing; give a folder that `pru export` wrote"
     assert only_line(capsys) == missing
 
 
@@ -150,7 +150,9 @@ def shown(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_a_terminal_that_cannot_show_a_character_is_shown_another(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the 🚢 harbour é 漢\n")
     done = shown(
-        "score", str(tmp_path / "text.txt"), env=environment() | {"PYTHONIOENCODING": encoding}, encoding=encoding
+        *("score", "--lines", str(tmp_path / "text.txt")),
+        env=environment() | {"PYTHONIOENCODING": encoding},
+        encoding=encoding,
     )
     assert done.stderr == ""
     assert done.returncode == 0

@@ -98,7 +98,7 @@ def _trapezium(axes: Axes, top: float, size: Sequence[int], text: str, colour: s
 
 def cell(palette: Palette) -> Figure:
     """One step: Eq. 5 from the left to the sums, Eq. 6 to the right of them."""
-    figure, axes = blank(5.4, 3.6, (-0.4, 9.4, -0.3, 6.3))
+    figure, axes = blank(5.4, 3.4, (-0.5, 9.6, 0.55, 6.35))
     axes.text(0, 4.6, r"$x_t$", ha="center", va="center", fontsize=12)
     axes.text(0, 1.6, r"$h_{t-1}$", ha="center", va="center", fontsize=12)
     arrow(axes, (0.3, 4.6), (0.85, 4.6), palette)
@@ -117,15 +117,15 @@ def cell(palette: Palette) -> Figure:
     heights = {"f": 5.0, "i": 3.7, "c": 2.4, "o": 1.1}
     names = {"f": r"$\sigma$  forget", "i": r"$\sigma$  input", "c": "tanh  content", "o": r"$\sigma$  output"}
     for gate, height in heights.items():
-        arrow(axes, (3.76, 3.1), (4.3, height), palette)
-        box(axes, (5.1, height), (1.6, 0.7), names[gate], palette.output, palette)
+        arrow(axes, (3.76, 3.1), (4.15, height), palette)
+        box(axes, (5.1, height), (1.9, 0.7), names[gate], palette.output, palette)
     for place in ((6.5, 5.0), (6.5, 3.05), (7.5, 4.0), (8.3, 1.1)):
         sign(axes, place, "+" if place == (7.5, 4.0) else "×", palette)
     axes.text(6.5, 6.1, r"$c_{t-1}$", ha="center", va="center", fontsize=12)
     arrow(axes, (6.5, 5.8), (6.5, 5.22), palette)
-    arrow(axes, (5.9, 5.0), (6.28, 5.0), palette)
-    arrow(axes, (5.9, 3.7), (6.35, 3.2), palette)
-    arrow(axes, (5.9, 2.4), (6.35, 2.9), palette)
+    arrow(axes, (6.05, 5.0), (6.28, 5.0), palette)
+    arrow(axes, (6.05, 3.7), (6.38, 3.22), palette)
+    arrow(axes, (6.05, 2.4), (6.38, 2.88), palette)
     arrow(axes, (6.7, 4.85), (7.35, 4.15), palette)
     arrow(axes, (6.7, 3.2), (7.35, 3.87), palette)
     arrow(axes, (7.72, 4.0), (8.75, 4.0), palette)
@@ -133,7 +133,7 @@ def cell(palette: Palette) -> Figure:
     box(axes, (8.3, 2.7), (0.9, 0.6), "tanh", palette.plain, palette)
     arrow(axes, (8.3, 4.0), (8.3, 3.0), palette)
     arrow(axes, (8.3, 2.4), (8.3, 1.32), palette)
-    arrow(axes, (5.9, 1.1), (8.08, 1.1), palette)
+    arrow(axes, (6.05, 1.1), (8.08, 1.1), palette)
     arrow(axes, (8.52, 1.1), (8.85, 1.1), palette)
     axes.text(9.1, 1.1, r"$h_t$", ha="center", va="center", fontsize=12)
     return figure

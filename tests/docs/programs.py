@@ -40,12 +40,15 @@ pru() {
     SERVER=$!
     for _ in {1..300}; do
         if curl -sf "http://127.0.0.1:$PRU_PORT/health/ready" >/dev/null; then return; fi
-        kill -0 "$SERVER" || { cat "$LOG"; return 1; }
+        if ! kill -0 "$SERVER" 2>/dev/null; then cat "$LOG"; wait "$SERVER"; return; fi
         sleep 0.1
     done
     return 1
 }
-stop() { if [[ -n "${SERVER-}" ]]; then kill "$SERVER"; wait "$SERVER" || true; SERVER=; fi; }
+stop() {
+    if kill "${SERVER-}" 2>/dev/null; then wait "$SERVER" || true; fi
+    SERVER=
+}
 trap stop EXIT
 """
 """`pru serve` is in the background and ready; another one, or the end, ends it."""

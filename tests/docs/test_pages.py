@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
     made.mkdir()
     for name in LINKED:
         (made / name).symlink_to(ROOT / name)
-    (made / "my-text.txt").write_text("\n".join(TEXT * 200) + "\n")
+    (made / "my-text.txt").write_text("\n".join(TEXT * 40) + "\n")
     return made
 
 

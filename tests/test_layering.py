@@ -145,6 +145,11 @@ def test_the_client_knows_the_service_by_its_shapes_alone() -> None:
     assert used == SHAPES | {"model.errors"}
 
 
+def test_the_packages_that_the_clients_types_come_from_say_that_they_are_typed() -> None:
+    packages = {name.partition(".")[0] for path in modules("pru/client").values() for name in imports_of(path)}
+    assert {name for name in MAY_IMPORT if (ROOT / name / "py.typed").is_file()} == packages & MAY_IMPORT.keys()
+
+
 def test_the_client_is_loaded_when_asked_for_and_without_the_service_or_an_engine() -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_THE_CLIENT], cwd=ROOT, capture_output=True, text=True, check=False

@@ -10,7 +10,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
-from itertools import count
 from typing import Any, Generic, TypeVar
 
 import httpx2
@@ -49,7 +48,8 @@ class Connection(_Common[httpx2.Client]):
 
     def ask(self, call: Call[T]) -> T:
         """The answer to a call."""
-        for attempt in count():
+        attempt = 0
+        while True:
             try:
                 with translated(call, self._place):
                     response = self._http.send(self._request(call))
@@ -57,12 +57,13 @@ class Connection(_Common[httpx2.Client]):
             except PRUError as error:
                 seconds = self._wait(error, call, attempt)
             time.sleep(seconds)
-        raise AssertionError("attempts do not end")
+            attempt += 1
 
     def write(self, writing: Writing) -> Generator[GeneratedToken]:
         """The tokens of a continuation; when they end, `writing` has its answer."""
         call = writing.call
-        for attempt in count():
+        attempt = 0
+        while True:
             try:
                 with translated(call, self._place):
                     response = self._http.send(self._request(call), stream=True)
@@ -80,6 +81,7 @@ class Connection(_Common[httpx2.Client]):
             except PRUError as error:
                 seconds = self._wait(error, call, attempt)
             time.sleep(seconds)
+            attempt += 1
 
     def close(self) -> None:
         """Close every connection."""
@@ -91,7 +93,8 @@ class AsyncConnection(_Common[httpx2.AsyncClient]):
 
     async def ask(self, call: Call[T]) -> T:
         """The answer to a call."""
-        for attempt in count():
+        attempt = 0
+        while True:
             try:
                 with translated(call, self._place):
                     response = await self._http.send(self._request(call))
@@ -99,12 +102,13 @@ class AsyncConnection(_Common[httpx2.AsyncClient]):
             except PRUError as error:
                 seconds = self._wait(error, call, attempt)
             await asyncio.sleep(seconds)
-        raise AssertionError("attempts do not end")
+            attempt += 1
 
     async def write(self, writing: Writing) -> AsyncGenerator[GeneratedToken]:
         """The tokens of a continuation; when they end, `writing` has its answer."""
         call = writing.call
-        for attempt in count():
+        attempt = 0
+        while True:
             try:
                 with translated(call, self._place):
                     response = await self._http.send(self._request(call), stream=True)
@@ -123,6 +127,7 @@ class AsyncConnection(_Common[httpx2.AsyncClient]):
             except PRUError as error:
                 seconds = self._wait(error, call, attempt)
             await asyncio.sleep(seconds)
+            attempt += 1
 
     async def close(self) -> None:
         """Close every connection."""

@@ -8,15 +8,26 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
+from urllib.parse import unquote
 
 import httpx2
 import pytest
 
 from app.schemas import PerplexityRequest, Suggesting
 from app.session_schemas import ContinueRequest
-from pru.client import AsyncPRUClient, AsyncSession, AsyncTokenStream, NotFoundError, PRUClient, Session, TokenStream
+from pru.client import (
+    AsyncPRUClient,
+    AsyncSession,
+    AsyncTokenStream,
+    NotFoundError,
+    PRUClient,
+    Session,
+    TokenStream,
+    calls,
+)
 from pru.client.options import ScoreOptions, SuggestOptions, WriteOptions
 from tests.app.processes import Service
+from tests.app.serving import make_app
 
 TEXT = "the harbour is small ,\nbut unheard-of boats don't leave"
 
@@ -210,6 +221,26 @@ def test_both_kinds_have_the_same_methods_with_the_same_arguments(blocking: type
 
     assert surface(blocking) == surface(asynchronous)
     assert surface(blocking)["close"] == ["self"]
+
+
+def test_every_route_of_the_model_and_of_sessions_is_asked() -> None:
+    name = "{session_id}"
+    made: list[calls.Call[Any]] = [
+        calls.predict("", {}), calls.perplexity("", {}), calls.tokenize(""), calls.detokenize([]),
+        calls.tokenizer_info(), calls.model(), calls.ready(), calls.create("", None), calls.import_(b""),
+        calls.look(name), calls.delete(name), calls.append(name, 0, "", {}), calls.rewind(name, 0), calls.fork(name),
+        calls.export(name), calls.continue_(name, 0, {}), calls.stream(name, 0, {}),
+    ]  # fmt: skip
+    routes = {
+        (method.upper(), path)
+        for path, methods in make_app().openapi()["paths"].items()
+        for method in methods
+        if not path.startswith(("/v1/", "/health/live", "/metrics"))
+    }
+    assert {(call.method, unquote(call.path)) for call in made} == routes
+    assert {unquote(call.path) for call in made if call.key} == {
+        path for method, path in routes if path.startswith("/sessions") and method == "POST"
+    }
 
 
 @pytest.mark.parametrize(

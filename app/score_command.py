@@ -70,7 +70,7 @@ def score_command(
         score = score_each_line if each_line else score_text
         table = lines and not json
         destination = nullcontext(sys.stdout) if table else _destination(out)
-        with destination as file, _progress(texts, hidden=out is None and not table) as advance:
+        with destination as file:
             tsv = None if json or table else WordsTsv(file, several=several)
             sheet: Format = tsv or (
                 Json(file, model, eos_id, lines=lines, several=several)
@@ -78,10 +78,11 @@ def score_command(
                 else LinesTable(model, eos_id, several=several)
             )
             sums: list[Likelihood] = []
-            for name, text in texts:
-                async for piece in score(service, text, include_eos=include_eos, advance=advance):
-                    sheet.add(name, piece)
-                    sums = [total([*sums, piece.scored.likelihood])]
+            with _progress(texts, hidden=out is None and not table) as advance:
+                for name, text in texts:
+                    async for piece in score(service, text, include_eos=include_eos, advance=advance):
+                        sheet.add(name, piece)
+                        sums = [total([*sums, piece.scored.likelihood])]
             whole = total(sums)
             sheet.end(whole)
         if tsv:

@@ -49,7 +49,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 @app.command(
     epilog=examples(
         "pru export --checkpoint runs/mine --out runs/bundle",
-        "pru export --checkpoint runs/mine --out runs/bundle --engines onnx,torchscript --force",
+        "pru export --checkpoint runs/mine --out bundle --engines onnx,torchscript",
         "pru export --checkpoint runs/mine --out runs/bundle --text my-valid.txt --json",
     )
 )

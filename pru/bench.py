@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.asking import Bundle, Engine, Json
-from model.command_line import examples
+from model.command_line import examples, printable
 from model.errors import ConfigurationError, EngineError
 
 if TYPE_CHECKING:
@@ -205,5 +205,7 @@ def _show(name: str, threads: int, found: list[Measured], as_json: bool) -> None
 def _waiting(what: str) -> Any:
     """Say on standard error what is being waited for, where that is a terminal."""
     from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    return Console(stderr=True).status(what)
+    # As text, in which brackets are no markup.
+    return Console(stderr=True).status(Text(printable(what)))

@@ -10,6 +10,7 @@ import http.client
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from statistics import quantiles
 from time import perf_counter
@@ -49,11 +50,11 @@ class Answers:
 
 def ask(url: str, clients: int, seconds: float) -> Answers:
     """Ask `POST /predict` for so long; `ServerError` where there is no such server or an answer is none."""
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    if not _is_address(url):
         raise ConfigurationError(f"{url} is no address of a server; give one such as http://127.0.0.1:8000")
     try:
-        model = _Client(url).predict(random.Random(0))
+        with closing(_Client(url)) as client:
+            model = client.predict(random.Random(0))
         if not isinstance(model, dict):
             raise ServerError(f"{url} answers with status {model}; give the address of a PRU server that is ready")
         start = perf_counter()
@@ -94,6 +95,14 @@ def show(found: Answers, *, as_json: bool) -> None:
     print_table(table)
 
 
+def _is_address(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # No port, or half an address of IPv6.
+        return False
+
+
 class _Client:
     """One connection."""
 
@@ -102,6 +111,10 @@ class _Client:
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(str(address.hostname), address.port, timeout=TIMEOUT)
         self._path = f"{address.path.rstrip('/')}/predict"
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
 
     def predict(self, chance: random.Random) -> dict[str, Any] | int:
         """Ask for the words after a text: what the server says of its model, or another status than 200."""
@@ -120,13 +133,14 @@ class _Client:
 
 def _ask_until(url: str, seed: int, deadline: float) -> tuple[list[float], int]:
     """Seconds of each answer, and how many requests were refused."""
-    client, chance = _Client(url), random.Random(seed)
+    chance = random.Random(seed)
     times: list[float] = []
     refused = 0
-    while perf_counter() < deadline:
-        start = perf_counter()
-        if isinstance(client.predict(chance), dict):
-            times.append(perf_counter() - start)
-        else:
-            refused += 1
+    with closing(_Client(url)) as client:
+        while perf_counter() < deadline:
+            start = perf_counter()
+            if isinstance(client.predict(chance), dict):
+                times.append(perf_counter() - start)
+            else:
+                refused += 1
     return times, refused

@@ -108,9 +108,9 @@ def free_port() -> int:
 
 
 def start_server(port: int, **changes: str) -> subprocess.Popen[bytes]:
-    """`python -m app`, ready."""
+    """`pru serve`, ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "app"],
+        [sys.executable, "-m", "pru", "serve"],
         cwd=ROOT,
         env=os.environ | {"PRU_PORT": str(port)} | changes,
         stdout=subprocess.DEVNULL,

@@ -42,7 +42,7 @@ def examples(word: str) -> list[tuple[str, str | None]]:
 
 def shell(command: str, folder: Path = ROOT, **changes: str) -> str:
     """Standard output of a command, which must succeed."""
-    command = command.replace(".venv/bin/python", sys.executable)
+    command = command.replace(".venv/bin/pru", f"{sys.executable} -m pru")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
@@ -83,25 +83,26 @@ def test_the_example_in_python_runs_as_it_stands(server: str) -> None:
     assert len(done.stdout.split()) > 3
 
 
-@pytest.mark.parametrize(("command", "_"), examples("app predict"))
+@pytest.mark.parametrize(("command", "_"), examples("pru predict"))
 def test_terminal_commands_run(command: str, _: None) -> None:
     printed = shell(command)
     assert "States" in printed
-    assert "perplexity" in printed
+    words = [line.split("\t")[2] for line in printed.splitlines() if line.count("\t") > 2]
+    assert words == ["word", "It", "was", "raining", "when", "we", "left."]
 
 
 def test_three_commands_lead_from_own_text_to_an_endpoint(tmp_path: Path) -> None:
     """The README's own three, with a small text and one epoch."""
-    [(command, _)] = examples("training train --data my-text.txt")
+    [(command, _)] = examples("pru train --data my-text.txt")
     lines = ["The cat sat on the mat.", "The dog ran after the cat, and the cat ran away.", "It rained all day."]
     (tmp_path / "my-text.txt").write_text("\n".join(lines * 60) + "\n")
     train, export, serve = command.strip().splitlines()
     shell(f"{train} --epochs 1", tmp_path)
     shell(export, tmp_path)
-    variable = re.match(r"PRU_BUNDLE=(\S+) \.venv/bin/python -m app$", serve)
-    assert variable
+    bundle = re.match(r"\.venv/bin/pru serve --bundle (\S+)$", serve)
+    assert bundle
     port = free_port()
-    process = start_server(port, PRU_BUNDLE=str(tmp_path / variable[1]))
+    process = start_server(port, PRU_BUNDLE=str(tmp_path / bundle[1]))
     try:
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/predict",
@@ -125,9 +126,7 @@ def test_the_papers_models_are_trained_evaluated_reported_and_analysed(tmp_path:
     for split, times in (("train", 40), ("valid", 4), ("test", 2)):
         (tmp_path / "ptb" / f"{split}.txt").write_text("the cat sat on the mat and looked at the old dog\n" * times)
     for line in command.strip().splitlines():
-        small = (
-            " --epochs 1 --set model.hidden_size=16 --set model.embedding_size=8" if "training train" in line else ""
-        )
+        small = " --epochs 1 --set model.hidden_size=16 --set model.embedding_size=8" if "pru train" in line else ""
         shell(line.replace("--data ptb", "--data ./ptb") + small, tmp_path)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {"results/RESULTS.md", "results/learning_curves.png", "analysis/entropy.png"} <= written

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -181,3 +183,27 @@ def test_a_reader_that_leaves_ends_the_output_without_a_complaint(tmp_path: Path
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() in {0, 1, 2, 141}
+
+
+@pytest.mark.parametrize("option", ["--json", "--lines", "--each-line"])
+def test_a_progress_bar_is_gone_before_anything_is_written_beside_it(option: str, tmp_path: Path) -> None:
+    """On a terminal that both outputs go to, as `script` of util-linux or `pty` makes one."""
+    (tmp_path / "text.txt").write_text("the sea\n" * 50)
+    terminal, side = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOW, "score", option, str(tmp_path / "text.txt")],
+        env=environment() | {"COLUMNS": "80", "TERM": "xterm"},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=side,
+        stderr=side,
+    ) as process:
+        os.close(side)
+        written = b""
+        with contextlib.suppress(OSError):  # What Linux makes of the end of a terminal.
+            while part := os.read(terminal, 1 << 16):
+                written += part
+        assert process.wait() == 0
+    os.close(terminal)
+    for line in written.decode().splitlines():
+        assert "scoring" not in line.rpartition("\x1b[2K")[2] or not {"┏", "{", "\t"} & set(line)

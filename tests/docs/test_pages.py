@@ -58,13 +58,13 @@ def test_every_block_is_run_or_is_output_or_has_a_reason(page: Path) -> None:
     of = {shown_.output for shown_ in shown(blocks)}
     assert [block for block in blocks if block not in {*runnable(blocks), *of} and block.reason is None] == []
     assert {block.reason for block in blocks if block.reason} <= REASONS
-    fences = [line for line in page.read_text(encoding="utf-8").splitlines() if line.lstrip().startswith(("```", "~~~"))]
+    fences = [
+        line for line in page.read_text(encoding="utf-8").splitlines() if line.lstrip().startswith(("```", "~~~"))
+    ]
     assert len(fences) == 2 * len(blocks)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if runnable(blocks_of(page))], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(blocks_of(page))], ids=lambda page: page.stem)
 def test_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path, server: str) -> None:
     printed = run_page(page, folder, server)
     for pair in shown(blocks_of(page)):

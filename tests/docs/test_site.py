@@ -192,4 +192,6 @@ def test_every_route_is_on_a_page() -> None:
     pages = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("http.md", "sessions.md", "openai.md"))
     paths = create_app(Settings(), fake_model()).openapi()["paths"]
     named = {path.replace("{session_id}", "{id}") for path in paths}
-    assert {path for path in named if f"{path}`" not in pages and path.removeprefix("/sessions/{id}") not in pages} == set()
+    assert {
+        path for path in named if f"{path}`" not in pages and path.removeprefix("/sessions/{id}") not in pages
+    } == set()

@@ -18,17 +18,17 @@ BEFORE_ESCAPES = 185
 """Priority after code spans (190), whose dollars are their own, and before backslashes (180), which LaTeX needs."""
 
 
-class Formula(InlineProcessor):
+class Formula(InlineProcessor):  # type: ignore[misc]  # Markdown ships no types
     """One formula, kept aside from all that Markdown would do to it."""
 
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element | str, int, int]:  # type: ignore[override]
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element | str, int, int]:
         """MathML in the formula's place."""
         block = m[1] is not None
         mathml = convert(m[1] if block else m[2], display="block" if block else "inline")
         return self.md.htmlStash.store(f'<div class="formula">{mathml}</div>' if block else mathml), *m.span()
 
 
-class Formulas(Extension):
+class Formulas(Extension):  # type: ignore[misc]  # as above
     """Markdown with formulas."""
 
     def extendMarkdown(self, md: Markdown) -> None:

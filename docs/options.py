@@ -34,9 +34,8 @@ def row(parameter: Any) -> str:
     text = " ".join((parameter.help or "").split()).replace("|", r"\|").replace("<", "&lt;")
     if parameter.required:
         text += " Needed."
-    elif isinstance(parameter.default, int | float | str) and not isinstance(parameter.default, bool):
-        if parameter.default != "":
-            text += f" Default: {parameter.default}."
+    elif parameter.default not in (None, "", True, False) and isinstance(parameter.default, int | float | str):
+        text += f" Default: {parameter.default}."
     if parameter.envvar:
         text += f" Variable: `{parameter.envvar}`."
     return f"| {', '.join(f'`{name}`' for name in names)} | {text} |"

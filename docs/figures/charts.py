@@ -68,7 +68,7 @@ def grouped(palette: Palette) -> Figure:
         jacobian = torch.autograd.functional.jacobian(transform, torch.zeros(PATTERN))
         axes = figure.add_subplot(1, 3, column + 1)
         reached = (jacobian[0] != 0).numpy()
-        axes.imshow(reached, cmap=ListedColormap([(0, 0, 0, 0), palette.context]), vmin=0, vmax=1, interpolation="none")
+        axes.imshow(reached, cmap=ListedColormap(["none", palette.context]), vmin=0, vmax=1, interpolation="none")
         axes.set_xticks(np.arange(PATTERN + 1) - 0.5, [""] * (PATTERN + 1))
         axes.set_yticks(np.arange(PATTERN + 1) - 0.5, [""] * (PATTERN + 1))
         axes.grid(color=palette.faint, linewidth=0.4)
@@ -105,12 +105,8 @@ def parameters(palette: Palette) -> Figure:
 
 def _parts(config: ModelConfig) -> dict[str, float]:
     """Millions of parameters in the embedding (with the decoder's bias), the input and the context transforms."""
-    model = outline(config)
-    kinds = {"embedding": [model.embedding, model.decoder], "input": [], "context": []}
-    for layer in model.layers:
-        kinds["input"].append(layer.input)
-        kinds["context"].append(layer.context)
-    return {
-        kind: sum(parameter.numel() for module in modules for parameter in module.parameters()) / 1e6
-        for kind, modules in kinds.items()
-    }
+    held = {"embedding": 0.0, "input": 0.0, "context": 0.0}
+    for name, parameter in outline(config).named_parameters():
+        transform = next((part for part in ("input", "context") if part in name.split(".")), "embedding")
+        held[transform] += parameter.numel() / 1e6
+    return held

@@ -10,12 +10,13 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pru",
     # Letters as outlines: they look the same whatever fonts a reader has.
     "svg.fonttype": "path",

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def _run(language: str, blocks: Sequence[Block], folder: Path, server: str) -> d
     return {int(line): text for line, text in zip(outputs[1::2], outputs[2::2], strict=True)}
 
 
-def environment(folder: Path) -> Mapping[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Where `pru` and `python` are this project's, and sessions are kept in the page's folder."""
     programs = folder.parent / "bin"
     programs.mkdir(exist_ok=True)

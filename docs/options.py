@@ -22,7 +22,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def table(name: str) -> str:
     """A row for everything that a command takes, help left out."""
     rows = [row(parameter) for parameter in load(name).params if parameter.name != "help"]
-    return "\n".join(["| | |", "|---|---|", *rows])
+    return "\n".join(["| option | |", "|---|---|", *rows])
 
 
 def row(parameter: Any) -> str:
@@ -36,6 +36,4 @@ def row(parameter: Any) -> str:
         text += " Needed."
     elif parameter.default not in (None, "", True, False) and isinstance(parameter.default, int | float | str):
         text += f" Default: {parameter.default}."
-    if parameter.envvar:
-        text += f" Variable: `{parameter.envvar}`."
-    return f"| {', '.join(f'`{name}`' for name in names)} | {text} |"
+    return f"| {', '.join(f'`{name}`{{ .option }}' for name in names)} | {text} |"

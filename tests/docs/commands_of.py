@@ -39,7 +39,7 @@ def check_commands(content: str) -> None:
             case ["docker", "compose", *arguments]:
                 _check_compose(arguments)
             case ["torchrun", *arguments]:
-                check_pru(arguments[arguments.index("pru") + 1 :])
+                check_pru(arguments[arguments.index("training") + 1 :])
             case ["kill" | "pip" | "python" | "git" | "curl", *_]:
                 pass
             case _:

@@ -54,12 +54,12 @@ trap stop EXIT
 """`pru serve` is in the background and ready; another one, or the end, ends it."""
 PRU = f"""
 case $1 in
-    train) set -- "$@" --set model.hidden_size=16 --set model.embedding_size=8 ;;
+    train) set -- "$@" --set model.hidden_size=16 --set model.embedding_size=8 --epochs 1 ;;
     export | validate) set -- "$@" --tokens 300 ;;
 esac
 exec {sys.executable} -m pru "$@"
 """
-"""The command, with a small model and a short text where the real ones take minutes."""
+"""The command, with a small model, one epoch and a short text where the real ones take minutes."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def test_every_block_is_run_or_is_output_or_has_a_reason(page: Path) -> None:
     assert len(fences) == 2 * len(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(blocks_of(page))], ids=lambda page: page.stem)
 def test_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path, server: str) -> None:
     printed = run_page(page, folder, server)

@@ -101,6 +101,7 @@ def served(site: Path) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.slow
 def test_a_browser_asks_no_other_address_and_finds_every_page_fit_for_a_phone(site: Path, served: str) -> None:
     path = required(shutil.which("chromium"), "chromium")
     asked: list[str] = []

@@ -17,7 +17,7 @@ COMPILE := $(OWN) -m uv pip compile --quiet --universal --python-version 3.11 --
 # ONNX Runtime would report its use to its makers.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help serve test test-gpu check format bench bench-gpu bench-http lock clean
+.PHONY: help serve test test-gpu check docs format bench bench-gpu bench-http lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(VENV)/.dev ## lint, formatting and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: $(VENV)/.dev ## build the documentation into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 format: $(VENV)/.dev ## mend what can be mended of lint and formatting
 	$(PY) -m ruff check --fix .
@@ -56,7 +59,7 @@ lock: | $(OWN) ## write the lock files anew from pyproject.toml; delete one firs
 	$(COMPILE) --extra gpu --constraint requirements/dev.lock --output-file requirements/gpu.lock
 
 clean: ## remove the virtual environment and every cache
-	rm -rf $(VENV) build dist test-gpu.xml .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site test-gpu.xml .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Order-only prerequisites: the interpreter's own time of change says nothing about what is installed.

@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": {"model"},
     "pru": {"app", "export", "model", "training"},
     "benchmarks": {"app", "export", "model", "pru", "training"},
-    "tests": {"app", "benchmarks", "export", "model", "pru", "training"},
+    "docs": {"model", "pru", "training"},
+    "tests": {"app", "benchmarks", "docs", "export", "model", "pru", "training"},
 }
 """What each package may import of the others."""
 
@@ -167,4 +168,4 @@ def test_every_import_is_of_a_declared_dependency() -> None:
     assert undeclared(serving(), "cpu", "gpu") == {}
     assert undeclared(modules("model") | modules("training") | modules("export"), "cpu", "gpu", "train") == {}
     assert undeclared(modules("pru/client"), "client") == {}
-    assert undeclared(modules("benchmarks") | modules("tests"), "cpu", "train", "dev") == {}
+    assert undeclared(modules("benchmarks") | modules("docs") | modules("tests"), "cpu", "train", "dev") == {}

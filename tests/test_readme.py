@@ -11,29 +11,23 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.examples import ADDRESS, assert_part_of, blocks_of, free_port, serving, start_server
 from tests.source import ROOT
 from training.presets import find_preset
 from training.settings import with_settings
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ADDRESS = "http://127.0.0.1:8000"
-
 
 def blocks() -> list[tuple[str, str]]:
     """Language and content of every fenced block."""
-    return BLOCK.findall((ROOT / "README.md").read_text())
+    return [(block.language, block.content) for block in blocks_of(ROOT / "README.md")]
 
 
 def examples(word: str) -> list[tuple[str, str | None]]:
@@ -62,65 +56,24 @@ def shell(command: str, folder: Path = ROOT, **changes: str) -> str:
     return done.stdout
 
 
-def assert_part_of(expected: Any, found: Any, where: str = "answer") -> None:
-    """Everything in `expected` is in `found`; numbers within 1%, since processors round differently."""
-    if isinstance(expected, dict):
-        for key, value in expected.items():
-            assert_part_of(value, found[key], f"{where}.{key}")
-    elif isinstance(expected, list):
-        assert len(expected) == len(found), where
-        for i, (a, b) in enumerate(zip(expected, found, strict=True)):
-            assert_part_of(a, b, f"{where}[{i}]")
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=0.01), where
-    else:
-        assert found == expected, where
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of a server started as the README says, on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = start_server(port)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
-
-
-def start_server(port: int, **changes: str) -> subprocess.Popen[bytes]:
-    """`pru serve`, ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pru", "serve"],
-        cwd=ROOT,
-        env=os.environ | {"PRU_PORT": str(port)} | changes,
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5):
-                return process
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                raise
-            time.sleep(0.1)
+    with serving() as place:
+        yield f"http://{place}"
 
 
 @pytest.mark.parametrize(("command", "expected"), examples("curl"))
 def test_requests_get_the_answers_that_the_readme_shows(server: str, command: str, expected: str | None) -> None:
     assert expected is not None
-    answer = json.loads(shell(command.replace(ADDRESS, server)))
+    answer = json.loads(shell(command.replace(f"http://{ADDRESS}", server)))
     assert_part_of(json.loads(expected), answer)
 
 
 def test_the_example_in_python_runs_as_it_stands(server: str) -> None:
     [program] = [content for language, content in blocks() if language == "python"]
     done = subprocess.run(
-        [sys.executable, "-c", program.replace(ADDRESS, server)],
+        [sys.executable, "-c", program.replace(f"http://{ADDRESS}", server)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -148,8 +101,7 @@ def test_three_commands_lead_from_own_text_to_an_endpoint(tmp_path: Path) -> Non
     shell(export, tmp_path)
     bundle = re.match(r"\.venv/bin/pru serve --bundle (\S+)$", serve)
     assert bundle
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = start_server(port, PRU_BUNDLE=str(tmp_path / bundle[1]))
     try:
         request = urllib.request.Request(

@@ -1,0 +1,39 @@
+"""A hook of MkDocs: `<!-- options: train -->` becomes the table of that command's arguments and options.
+
+Boundary: the commands of `pru` as they are, in Markdown. Run as `python -m mkdocs` from the project's root, which is
+how they are found.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pru.cli import load
+
+MARKER = re.compile(r"^<!-- options: ([a-z]+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """A page with its tables."""
+    return MARKER.sub(lambda found: table(found[1]), markdown)
+
+
+def table(name: str) -> str:
+    """A row for everything that a command takes, help left out."""
+    rows = [row(parameter) for parameter in load(name).params if parameter.name != "help"]
+    return "\n".join(["| option | |", "|---|---|", *rows])
+
+
+def row(parameter: Any) -> str:
+    """How one is written, and what it does."""
+    if parameter.param_type_name == "argument":
+        names = [parameter.metavar or parameter.name.upper()]
+    else:
+        names = [*parameter.opts, *parameter.secondary_opts]
+    text = " ".join((parameter.help or "").split()).replace("|", r"\|").replace("<", "&lt;")
+    if parameter.required:
+        text += " Needed."
+    elif parameter.default not in (None, "", True, False) and isinstance(parameter.default, int | float | str):
+        text += f" Default: {parameter.default}."
+    return f"| {', '.join(f'`{name}`{{ .option }}' for name in names)} | {text} |"

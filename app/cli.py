@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from pydantic import ValidationError
 
+from app.access import command as keys
 from app.settings import METRICS_FOLDER, Settings, load_settings
 from model.command_line import errors_in_one_line
 from model.errors import RequestError, TextError
@@ -36,6 +37,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Predict the next word and score text. Settings are environment variables: PRU_BUNDLE, PRU_PORT, ...",
 )
+
+cli.add_typer(keys.cli, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

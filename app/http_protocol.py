@@ -35,7 +35,7 @@ class Protocol(HttpToolsProtocol):
     More than `HEAD_BYTES` of head are refused with 431, what is not HTTP with 400, and a head that is not there by the
     deadline with 408, where uvicorn would wait without end.
 
-    One connection more than `PRU_MAX_CONNECTIONS` is refused with 503 before anything is read from it. WebSockets count.
+    A connection beyond `PRU_MAX_CONNECTIONS`, WebSockets counted, is refused with 503 before anything is read from it.
 
     The parser keeps the pieces of a header field, or of a trailer, until it has the whole of it, however long that is.
     So bytes are counted for as long as it hands on nothing of a message.

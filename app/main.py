@@ -82,8 +82,8 @@ def create_app(
 
     `served_model` is what to serve in place of the settings' bundle, already opened. Without it the lifespan opens the
     bundle and raises `BundleError` where it is broken, so that no server starts with it. `store` keeps sessions, in
-    place of the settings' one. `keyring` holds the keys, where several processes share their quotas; `ConfigurationError`
-    where the settings' keys cannot be read.
+    place of the settings' one. `keyring` holds the keys, where processes share their quotas; without it the lifespan
+    reads the settings' ones and raises `ConfigurationError` where they cannot be read.
     """
     settings = settings or load_settings()
     numbers = Metrics()

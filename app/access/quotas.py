@@ -1,0 +1,137 @@
+"""How much each holder of a key has used of a minute's requests and tokens, for all processes of one service together.
+
+Boundary: names and amounts in, seconds to wait out. Who asks, and what is told of it, `app.access.caller` knows.
+
+A bucket that holds a minute's worth and is filled evenly is one number: when it will be full again. Taking moves that
+into the future, by no more than a minute; time does the rest. So nothing runs to fill buckets, a bucket nobody uses is
+as good as none, and a change of the quota needs no conversion.
+
+The numbers lie in memory that a process shares with those that it forks, in a record for each name. Between looking
+and taking, the record's bytes are locked for other processes, by a lock that the system lets go of with whoever holds
+it: for the two microseconds that it takes, and only where a key has a quota. The clock is the system's monotonic one,
+which is the same for all processes and moved by nobody.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import math
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from app.access.key_file import MOST_KEYS
+
+SECONDS = 60.0
+"""What a quota is for, and how much of it may be used at once."""
+
+_RECORD = struct.Struct("<16s2d")
+"""The name's digest (zeros: no record yet); when its bucket of requests, and that of tokens, is full again."""
+_PLACES = struct.Struct("<2d")
+_DIGEST_BYTES = 16
+_FREE = bytes(_DIGEST_BYTES)
+_COUNT = 4 * MOST_KEYS
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Why an amount cannot be had: not for so many seconds, or never where it is more than a whole minute's."""
+
+    seconds: float
+
+
+class Quotas:
+    """The buckets of every name. Made before processes are forked, it is one for all of them."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._file = os.memfd_create("pru-quotas", os.MFD_CLOEXEC)
+        os.ftruncate(self._file, _COUNT * _RECORD.size)
+        self._memory = mmap.mmap(self._file, _COUNT * _RECORD.size)
+        self._places: dict[str, tuple[bytes, int]] = {}
+
+    def close(self) -> None:
+        """Let go of the memory; others that share it keep it."""
+        self._memory.close()
+        os.close(self._file)
+
+    def take(self, name: str, requests: tuple[int, int | None], tokens: tuple[int, int | None]) -> Wait | None:
+        """Take amounts of requests and of tokens, each given with what a minute has (None: no end); both or neither.
+
+        None where they were taken.
+        """
+        with self._record(name) as (place, full):
+            now = self._now()
+            after = []
+            for (amount, rate), until in zip((requests, tokens), full, strict=True):
+                begin = max(until, now)
+                after.append(begin if rate is None else begin + amount * SECONDS / rate)
+                if rate is not None and amount > rate:
+                    return Wait(math.inf)
+            # A millionth of a second is rounding and not use: what is full is full again after its minute.
+            late = max(after) - now - SECONDS
+            if late > 1e-6:
+                return Wait(late)
+            _PLACES.pack_into(self._memory, place, *after)
+        return None
+
+    def give_back(self, name: str, requests: tuple[int, int | None], tokens: tuple[int, int | None]) -> None:
+        """Give back amounts that were taken and not used."""
+        with self._record(name) as (place, full):
+            after = [
+                until if rate is None else until - amount * SECONDS / rate
+                for (amount, rate), until in zip((requests, tokens), full, strict=True)
+            ]
+            _PLACES.pack_into(self._memory, place, *after)
+
+    @contextmanager
+    def _record(self, name: str) -> Iterator[tuple[int, tuple[float, float]]]:
+        """Where a name's numbers lie and what they are, which no other process changes during the block."""
+        digest, number = self._places.get(name) or self._find(name)
+        with self._locked(number, 1):
+            found, *full = _RECORD.unpack_from(self._memory, number * _RECORD.size)
+            if found == digest:
+                yield number * _RECORD.size + _DIGEST_BYTES, (full[0], full[1])
+                return
+        # Another name has taken the record over, since this one's buckets were full.
+        del self._places[name]
+        with self._record(name) as record:
+            yield record
+
+    def _find(self, name: str) -> tuple[bytes, int]:
+        """The record of a name, made where there is none: a free one, or one whose buckets are full."""
+        digest = hashlib.blake2b(name.encode(), digest_size=_DIGEST_BYTES).digest()
+        start = int.from_bytes(digest[:8], "little")
+        with self._locked(0, _COUNT):
+            now, usable = self._now(), None
+            for step in range(_COUNT):
+                number = (start + step) % _COUNT
+                found, *full = _RECORD.unpack_from(self._memory, number * _RECORD.size)
+                if found == digest:
+                    break
+                if usable is None and (found == _FREE or max(full) < now - SECONDS):
+                    usable = number
+                if found == _FREE:
+                    break
+            if found != digest:
+                assert usable is not None, (
+                    "there are more records than names that may have used any in the last minutes"
+                )
+                number = usable
+                _RECORD.pack_into(self._memory, number * _RECORD.size, digest, 0.0, 0.0)
+        self._places[name] = digest, number
+        return digest, number
+
+    @contextmanager
+    def _locked(self, first: int, count: int) -> Iterator[None]:
+        place, size = first * _RECORD.size, count * _RECORD.size
+        fcntl.lockf(self._file, fcntl.LOCK_EX, size, place)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, size, place)

@@ -165,6 +165,7 @@ def _lifespan(
             await asyncio.wait(tasks)
             await asyncio.to_thread(scheduler.close)
             await store.close()
+            keyring.close()
             logger.info("stopped")
 
     return lifespan

@@ -62,10 +62,9 @@ class PrefixCache:
         size = state.nbytes + OVERHEAD
         if size > self._max_bytes:
             return
-        shelf = self._shelves.setdefault(owner, _Shelf(owner))
-        running = self._begin(shelf)
-        running.update(ids.tobytes())
-        digest = running.digest()
+        if (shelf := self._shelves.get(owner)) is None:
+            shelf = self._shelves[owner] = _Shelf(owner)
+        digest = hashlib.blake2b(ids.tobytes(), digest_size=16, key=self._key, person=shelf.person).digest()
         if digest in self._rows:
             self._rows.move_to_end(digest)
             return
@@ -87,13 +86,9 @@ class PrefixCache:
         if not shelf.lengths:
             del self._shelves[shelf.owner]
 
-    def _begin(self, shelf: _Shelf) -> hashlib.blake2b:
-        # No owner's name holds a blank, so where it ends is certain.
-        return hashlib.blake2b(shelf.owner.encode() + b" ", digest_size=16, key=self._key)
-
     def _digests(self, ids: Ids, shelf: _Shelf) -> Iterator[tuple[int, bytes]]:
         """The digest of each beginning of `ids` that is as long as some entry of the shelf, the shortest first."""
-        running = self._begin(shelf)
+        running = hashlib.blake2b(digest_size=16, key=self._key, person=shelf.person)
         read = 0
         for length in shelf.lengths[: bisect_right(shelf.lengths, len(ids))]:
             running.update(ids[read:length].tobytes())
@@ -106,6 +101,8 @@ class _Shelf:
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
+        self.person = hashlib.sha256(owner.encode()).digest()[: hashlib.blake2b.PERSON_SIZE]
+        """What makes the digests of one owner's ids others than those of another's."""
         self.lengths: list[int] = []
         """Ascending."""
         self._entries_of: Counter[int] = Counter()

@@ -26,8 +26,8 @@ def new(
 
     if not re.fullmatch(key_file.NAME, name) or name.startswith(key_file.MARK):
         raise ConfigurationError(
-            "a name is 1 to 64 letters, digits, points, hyphens and underscores; the first is a letter or digit, and it does "
-            f"not begin with {key_file.MARK}"
+            "a name is 1 to 64 letters, digits, points, hyphens and underscores; the first is a letter or digit, and "
+            f"it does not begin with {key_file.MARK}"
         )
     key, digest = key_file.new_key()
     print("The key, for its holder alone, who sends it as Authorization: Bearer KEY:\n")

@@ -52,7 +52,7 @@ class Keyring:
         self._seen: Stamp = None
         self._told: str | None = None
         self._refused = 0
-        self.quotas = Quotas()
+        self.quotas: Quotas
         self.metrics: Metrics | None = None
 
     @property
@@ -75,7 +75,14 @@ class Keyring:
                 raise ConfigurationError("both PRU_KEYS and PRU_KEYS_FILE are set; put all keys into one of them")
             self._stamp = self._seen = _stamp(self._path) if self._path else None
             self._keys = self._read()
+            self.quotas = Quotas()
         return self._keys.warnings if self._keys else ()
+
+    def close(self) -> None:
+        """Let go of what `load` took."""
+        if self._keys is not None:
+            self._keys = None
+            self.quotas.close()
 
     def recognise(self, key: bytes, group: RouteGroup | None) -> KeyCaller:
         """The caller who sent a key, to routes of a group; `UnauthorizedError` where it is none that holds."""

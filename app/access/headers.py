@@ -19,12 +19,13 @@ _NO_STORE = b"no-store"
 
 
 def secured(headers: Headers) -> Headers:
-    """The fields of an answer, and those that it lacks; it is kept by nobody unless it says how its age is told."""
+    """The fields of an answer, and those that it lacks. What has no entity tag is no file, and is kept by no cache."""
     named = dict(headers)
     more = [(name, value) for name, value in _ALWAYS.items() if name not in named]
     if b"content-security-policy" not in named:
         is_page = named.get(b"content-type", b"").startswith(b"text/html")
         more.append((b"content-security-policy", _PAGE if is_page else _NO_PAGE))
-    if b"cache-control" not in named and b"etag" not in named:
+    if b"etag" not in named:
+        headers = [field for field in headers if field[0] != b"cache-control"]
         more.append((b"cache-control", _NO_STORE))
     return headers + more

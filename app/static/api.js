@@ -48,8 +48,8 @@ export async function ask(method, route, fields, { signal, kind = `${method} /${
   const answer = parsed(text);
   if (response.ok && answer !== undefined) return answer;
   if (response.status === 401) {
-    await key.renewed(request.headers.Authorization, "This server answers only who has a key.");
-    if (!signal?.aborted) return ask(method, route, fields, { signal, kind });
+    const told = "This server answers only those who have a key.";
+    if ((await key.renewed(request.headers.Authorization, told)) && !signal?.aborted) return ask(method, route, fields, { signal, kind });
   }
   throw new Refusal({ status: response.status, ...answer }, Number(response.headers.get("Retry-After")) || null);
 }

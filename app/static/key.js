@@ -28,9 +28,12 @@ export function subprotocols() {
   return kept ? [SPOKEN, `${SPOKEN}.key.${kept}`] : [];
 }
 
-/** Resolves once somebody has entered a key, after the one that was `used` was refused; `told` says why it is asked for. */
+/**
+ * Ask for a key, after the one that was `used` was refused; `told` says why. Resolves to whether there is another now:
+ * somebody may also close the dialog.
+ */
 export function renewed(used, told) {
-  if (used !== fields().Authorization) return Promise.resolve();
+  if (used !== fields().Authorization) return Promise.resolve(true);
   asking ??= enter(told).finally(() => (asking = null));
   return asking;
 }
@@ -39,19 +42,20 @@ async function enter(told) {
   const dialog = at("key");
   const input = at("key-input");
   at("key-told").textContent = kept ? "The server did not take this key. It may be mistyped, expired or withdrawn." : told;
-  input.value = "";
+  let entered = "";
+  at("key-form").onsubmit = (event) => {
+    event.preventDefault();
+    entered = input.value.trim();
+    if (entered) dialog.close();
+  };
   dialog.showModal();
   input.focus();
-  await new Promise((resolve) => {
-    at("key-form").onsubmit = (event) => {
-      event.preventDefault();
-      kept = input.value.trim();
-      if (kept) resolve();
-    };
-  });
+  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
   input.value = "";
-  dialog.close();
+  if (!entered) return false;
+  kept = entered;
   try {
     sessionStorage.setItem(PLACE, kept);
   } catch {}
+  return true;
 }

@@ -102,7 +102,9 @@ def test_another_keys_session_is_not_there_over_websocket_either(client: TestCli
 
 def test_the_store_is_asked_the_same_for_anothers_session_and_an_unknown_one() -> None:
     class Counting(MemoryStore):
-        asked: list[str] = []
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[str] = []
 
         async def load(self, session_id: str) -> Any:
             self.asked.append(f"load {len(session_id)}")

@@ -23,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 from app.access import key_file
 from app.access.caller import Caller
 from app.access.key_file import Grant, Keys
-from app.access.quotas import Quotas
+from app.access.quotas import Amount, Quotas
 from app.access.routes import RouteGroup
 from app.errors import ForbiddenError, QuotaError, UnauthorizedError
 from app.metrics import Metrics
@@ -193,7 +193,7 @@ class KeyCaller(Caller):
         if most.requests_per_minute is None and most.tokens_per_minute is None:
             return
         wait = self._keyring.quotas.take(
-            self.name, (requests, most.requests_per_minute), (tokens, most.tokens_per_minute)
+            self.name, Amount(requests, most.requests_per_minute), Amount(tokens, most.tokens_per_minute)
         )
         if wait is None:
             return
@@ -209,7 +209,7 @@ class KeyCaller(Caller):
         most = self._grant.limits
         if most.requests_per_minute is not None or most.tokens_per_minute is not None:
             self._keyring.quotas.give_back(
-                self.name, (requests, most.requests_per_minute), (tokens, most.tokens_per_minute)
+                self.name, Amount(requests, most.requests_per_minute), Amount(tokens, most.tokens_per_minute)
             )
 
 

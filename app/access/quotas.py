@@ -21,9 +21,9 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.access.key_file import MOST_KEYS
 
@@ -36,6 +36,23 @@ _PLACES = struct.Struct("<2d")
 _DIGEST_BYTES = 16
 _FREE = bytes(_DIGEST_BYTES)
 _COUNT = 4 * MOST_KEYS
+
+
+class Amount(NamedTuple):
+    """So many of something of which a minute has `rate` (None: there is no end of it)."""
+
+    count: int
+    rate: int | None
+
+    @property
+    def seconds(self) -> float:
+        """The part of the minute that it is."""
+        return 0.0 if self.rate is None else self.count * SECONDS / self.rate
+
+    @property
+    def is_never_to_be_had(self) -> bool:
+        """Whether it is more than a whole minute has."""
+        return self.rate is not None and self.count > self.rate
 
 
 @dataclass(frozen=True)
@@ -60,54 +77,46 @@ class Quotas:
         self._memory.close()
         os.close(self._file)
 
-    def take(self, name: str, requests: tuple[int, int | None], tokens: tuple[int, int | None]) -> Wait | None:
-        """Take amounts of requests and of tokens, each given with what a minute has (None: no end); both or neither.
+    def take(self, name: str, requests: Amount, tokens: Amount) -> Wait | None:
+        """Take amounts of requests and of tokens, both or neither; None where they were taken."""
+        if requests.is_never_to_be_had or tokens.is_never_to_be_had:
+            return Wait(math.inf)
+        return self._move(name, requests.seconds, tokens.seconds)
 
-        None where they were taken.
-        """
-        with self._record(name) as (place, full):
-            now = self._now()
-            after = []
-            for (amount, rate), until in zip((requests, tokens), full, strict=True):
-                begin = max(until, now)
-                after.append(begin if rate is None else begin + amount * SECONDS / rate)
-                if rate is not None and amount > rate:
-                    return Wait(math.inf)
-            # A millionth of a second is rounding and not use: what is full is full again after its minute.
-            late = max(after) - now - SECONDS
-            if late > 1e-6:
-                return Wait(late)
-            _PLACES.pack_into(self._memory, place, *after)
-        return None
-
-    def give_back(self, name: str, requests: tuple[int, int | None], tokens: tuple[int, int | None]) -> None:
+    def give_back(self, name: str, requests: Amount, tokens: Amount) -> None:
         """Give back amounts that were taken and not used."""
-        with self._record(name) as (place, full):
-            after = [
-                until if rate is None else until - amount * SECONDS / rate
-                for (amount, rate), until in zip((requests, tokens), full, strict=True)
-            ]
-            _PLACES.pack_into(self._memory, place, *after)
+        self._move(name, -requests.seconds, -tokens.seconds)
 
-    @contextmanager
-    def _record(self, name: str) -> Iterator[tuple[int, tuple[float, float]]]:
-        """Where a name's numbers lie and what they are, which no other process changes during the block."""
+    def _move(self, name: str, requests: float, tokens: float) -> Wait | None:
+        """Move the times at which a name's buckets are full again by so many seconds, unless that were too far."""
         digest, number = self._places.get(name) or self._find(name)
-        with self._locked(number, 1):
-            found, *full = _RECORD.unpack_from(self._memory, number * _RECORD.size)
+        start, memory = number * _RECORD.size, self._memory
+        # As plain as can be: this is what every request of a key with a quota waits for, twice.
+        fcntl.lockf(self._file, fcntl.LOCK_EX, _RECORD.size, start)
+        try:
+            found, requests_full, tokens_full = _RECORD.unpack_from(memory, start)
             if found == digest:
-                yield number * _RECORD.size + _DIGEST_BYTES, (full[0], full[1])
-                return
+                now = self._now()
+                requests_full = max(requests_full, now) + requests
+                tokens_full = max(tokens_full, now) + tokens
+                late = max(requests_full, tokens_full) - now - SECONDS
+                # A millionth of a second is rounding and not use.
+                if late > 1e-6:
+                    return Wait(late)
+                _PLACES.pack_into(memory, start + _DIGEST_BYTES, requests_full, tokens_full)
+                return None
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, _RECORD.size, start)
         # Another name has taken the record over, since this one's buckets were full.
         del self._places[name]
-        with self._record(name) as record:
-            yield record
+        return self._move(name, requests, tokens)
 
     def _find(self, name: str) -> tuple[bytes, int]:
         """The record of a name, made where there is none: a free one, or one whose buckets are full."""
         digest = hashlib.blake2b(name.encode(), digest_size=_DIGEST_BYTES).digest()
         start = int.from_bytes(digest[:8], "little")
-        with self._locked(0, _COUNT):
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
             now, usable = self._now(), None
             for step in range(_COUNT):
                 number = (start + step) % _COUNT
@@ -124,14 +133,7 @@ class Quotas:
                 )
                 number = usable
                 _RECORD.pack_into(self._memory, number * _RECORD.size, digest, 0.0, 0.0)
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
         self._places[name] = digest, number
         return digest, number
-
-    @contextmanager
-    def _locked(self, first: int, count: int) -> Iterator[None]:
-        place, size = first * _RECORD.size, count * _RECORD.size
-        fcntl.lockf(self._file, fcntl.LOCK_EX, size, place)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, size, place)

@@ -104,7 +104,7 @@ def test_under_v1_it_is_openais_shape_and_its_client_knows_it(client: TestClient
         "code": "invalid_api_key",
     }
     for key in (ALICE, NEW):
-        openai = OpenAI(base_url="http://testserver/v1", api_key=key.text, http_client=client, max_retries=0)  # type: ignore[arg-type]
+        openai = OpenAI(base_url="http://testserver/v1", api_key=key.text, http_client=client, max_retries=0)
         if key is ALICE:
             assert openai.completions.create(model="tiny", prompt="the", max_tokens=1).usage is not None
         else:

@@ -168,8 +168,8 @@ def test_what_users_typed_is_kept_by_no_cache(client: TestClient) -> None:
     for path, fields in {"/predict": {"text": "the"}, "/perplexity": {"text": "the"}, "/sessions": {}}.items():
         assert client.post(path, json=fields).headers["cache-control"] == "no-store"
     session = client.post("/sessions", json={}).json()["session_id"]
-    fields = {"max_tokens": 1, "stream": True}
-    answer = client.post(f"/sessions/{session}/continue", json=fields)
+    writing = {"max_tokens": 1, "stream": True}
+    answer = client.post(f"/sessions/{session}/continue", json=writing)
     assert answer.headers.get_list("cache-control") == ["no-store"]
 
 

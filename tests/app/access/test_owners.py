@@ -211,11 +211,11 @@ def test_what_one_key_has_read_is_read_again_for_another() -> None:
         """Steps that the engine took."""
         [engine] = engines
         engine.calls.clear()
-        answer = client.post("/predict", json={"text": "the meaning of the lights is known"}, headers=key.headers)
+        answer = service.post("/predict", json={"text": "the meaning of the lights is known"}, headers=key.headers)
         assert answer.status_code == 200
         return sum(rows * steps for rows, steps in engine.calls)
 
-    with guarded(ALICE, BOB, ROTATED, model=fake_model(build=build)) as client:
+    with guarded(ALICE, BOB, ROTATED, model=fake_model(build=build)) as service:
         assert [read(key) for key in (ALICE, ALICE, BOB, BOB, ROTATED)] == [7, 0, 7, 0, 0]
 
 

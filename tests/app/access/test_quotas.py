@@ -16,13 +16,13 @@ import pytest
 from fastapi.testclient import TestClient
 from openai import OpenAI, RateLimitError
 
-from app.access.quotas import Quotas, Wait
+from app.access.quotas import Amount, Quotas, Wait
 from tests.app.access.keys import Key, guarded, key_file, make_key
 from tests.app.processes import SERVE_SMALL, served
 from tests.app.serving import PATIENCE, until
 
 ALICE, BOB = make_key("alice"), make_key("bob")
-FREE = (0, None)
+FREE = Amount(0, None)
 
 
 class Clock:
@@ -45,36 +45,36 @@ def quotas(clock: Clock) -> Any:
 
 
 def test_a_bucket_holds_a_minutes_worth_and_fills_evenly(quotas: Quotas, clock: Clock) -> None:
-    assert [quotas.take("a", (1, 3), FREE) for _ in range(3)] == [None] * 3
-    assert quotas.take("a", (1, 3), FREE) == Wait(20.0)
+    assert [quotas.take("a", Amount(1, 3), FREE) for _ in range(3)] == [None] * 3
+    assert quotas.take("a", Amount(1, 3), FREE) == Wait(20.0)
     clock.time += 20
-    assert quotas.take("a", (1, 3), FREE) is None
-    assert quotas.take("a", (1, 3), FREE) == Wait(20.0)
+    assert quotas.take("a", Amount(1, 3), FREE) is None
+    assert quotas.take("a", Amount(1, 3), FREE) == Wait(20.0)
     clock.time += 1000  # Never more than a minute's worth.
-    assert [quotas.take("a", (1, 3), FREE) for _ in range(4)] == [None, None, None, Wait(20.0)]
+    assert [quotas.take("a", Amount(1, 3), FREE) for _ in range(4)] == [None, None, None, Wait(20.0)]
 
 
 def test_both_amounts_are_taken_or_neither(quotas: Quotas) -> None:
-    assert quotas.take("a", (1, 2), (90, 100)) is None
-    assert quotas.take("a", (1, 2), (20, 100)) == Wait(pytest.approx(6.0))  # type: ignore[arg-type]
-    assert quotas.take("a", (1, 2), (10, 100)) is None
-    assert quotas.take("a", (1, 2), (0, 100)) == Wait(30.0)
+    assert quotas.take("a", Amount(1, 2), Amount(90, 100)) is None
+    assert quotas.take("a", Amount(1, 2), Amount(20, 100)) == Wait(pytest.approx(6.0))  # type: ignore[arg-type]
+    assert quotas.take("a", Amount(1, 2), Amount(10, 100)) is None
+    assert quotas.take("a", Amount(1, 2), Amount(0, 100)) == Wait(30.0)
 
 
 def test_more_than_a_minute_has_is_never_to_be_had(quotas: Quotas) -> None:
-    assert quotas.take("a", FREE, (101, 100)) == Wait(math.inf)
-    assert quotas.take("a", FREE, (100, 100)) is None
+    assert quotas.take("a", FREE, Amount(101, 100)) == Wait(math.inf)
+    assert quotas.take("a", FREE, Amount(100, 100)) is None
 
 
 def test_what_is_given_back_can_be_taken_and_no_more_than_that(quotas: Quotas) -> None:
-    assert quotas.take("a", FREE, (100, 100)) is None
-    quotas.give_back("a", FREE, (40, 100))
-    assert quotas.take("a", FREE, (41, 100)) is not None
-    assert quotas.take("a", FREE, (40, 100)) is None
-    quotas.give_back("b", FREE, (100, 100))
-    assert quotas.take("b", FREE, (101, 100)) is not None
-    assert quotas.take("b", FREE, (100, 100)) is None
-    assert quotas.take("b", FREE, (1, 100)) is not None
+    assert quotas.take("a", FREE, Amount(100, 100)) is None
+    quotas.give_back("a", FREE, Amount(40, 100))
+    assert quotas.take("a", FREE, Amount(41, 100)) is not None
+    assert quotas.take("a", FREE, Amount(40, 100)) is None
+    quotas.give_back("b", FREE, Amount(100, 100))
+    assert quotas.take("b", FREE, Amount(101, 100)) is not None
+    assert quotas.take("b", FREE, Amount(100, 100)) is None
+    assert quotas.take("b", FREE, Amount(1, 100)) is not None
 
 
 def test_names_have_buckets_of_their_own_and_a_place_is_reused_once_its_bucket_is_full(
@@ -84,14 +84,14 @@ def test_names_have_buckets_of_their_own_and_a_place_is_reused_once_its_bucket_i
     quotas = Quotas(clock)
     for round_ in range(5):
         names = [f"{round_}-{number}" for number in range(8)]
-        assert [quotas.take(name, (1, 1), FREE) for name in names] == [None] * 8
-        assert [quotas.take(name, (1, 1), FREE) for name in names] == [Wait(60.0)] * 8
+        assert [quotas.take(name, Amount(1, 1), FREE) for name in names] == [None] * 8
+        assert [quotas.take(name, Amount(1, 1), FREE) for name in names] == [Wait(60.0)] * 8
         clock.time += 121
     quotas.close()
 
 
 def _take(quotas: Quotas, times: int, taken: Any) -> None:
-    taken.put(sum(quotas.take("a", (1, 1000), FREE) is None for _ in range(times)))
+    taken.put(sum(quotas.take("a", Amount(1, 1000), FREE) is None for _ in range(times)))
 
 
 def test_processes_that_share_it_take_together_exactly_what_there_is(quotas: Quotas) -> None:
@@ -119,7 +119,7 @@ def test_over_its_requests_a_key_is_429_and_others_are_not() -> None:
         assert answer.json()["detail"].startswith("this key has used up its requests of this minute; try again in ")
         assert predict(client, headers=BOB.headers).status_code == 200
         assert client.get("/health/ready", headers=ALICE.headers).status_code == 200
-        openai = OpenAI(base_url="http://testserver/v1", api_key=ALICE.text, http_client=client, max_retries=0)  # type: ignore[arg-type]
+        openai = OpenAI(base_url="http://testserver/v1", api_key=ALICE.text, http_client=client, max_retries=0)
         with pytest.raises(RateLimitError):
             openai.completions.create(model="tiny", prompt="the")
 

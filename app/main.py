@@ -2,9 +2,10 @@
 
 Boundary: puts the parts together. `create_app` opens nothing; the lifespan does, and closes it.
 `uvicorn app.main:create_app --factory` serves the same routes by the environment's settings. What belongs to the
-process is then uvicorn's: `PRU_HOST`, `PRU_PORT` and `PRU_WORKERS` do not apply, nor do the limits on heads and on slow
-clients (`app.http_protocol`), the end of a process whose engine died, and the folder in which several workers add up
-their numbers, which `PROMETHEUS_MULTIPROC_DIR` must name.
+process is then uvicorn's: `PRU_HOST`, `PRU_PORT` and `PRU_WORKERS` do not apply, nor do the limits on heads, on
+connections and on slow clients (`app.http_protocol`), the refusal to listen beyond loopback without keys, one count of
+quotas for all workers, the end of a process whose engine died, and the folder in which several workers add up their
+numbers, which `PROMETHEUS_MULTIPROC_DIR` must name.
 """
 
 from __future__ import annotations

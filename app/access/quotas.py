@@ -8,7 +8,7 @@ as good as none, and a change of the quota needs no conversion.
 
 The numbers lie in memory that a process shares with those that it forks, in a record for each name. Between looking
 and taking, the record's bytes are locked for other processes, by a lock that the system lets go of with whoever holds
-it: for the two microseconds that it takes, and only where a key has a quota. The clock is the system's monotonic one,
+it: for the few microseconds that it takes, and only where a key has a quota. The clock is the system's monotonic one,
 which is the same for all processes and moved by nobody.
 """
 
@@ -41,18 +41,18 @@ _COUNT = 4 * MOST_KEYS
 class Amount(NamedTuple):
     """So many of something of which a minute has `rate` (None: there is no end of it)."""
 
-    count: int
+    number: int
     rate: int | None
 
     @property
     def seconds(self) -> float:
         """The part of the minute that it is."""
-        return 0.0 if self.rate is None else self.count * SECONDS / self.rate
+        return 0.0 if self.rate is None else self.number * SECONDS / self.rate
 
     @property
     def is_never_to_be_had(self) -> bool:
         """Whether it is more than a whole minute has."""
-        return self.rate is not None and self.count > self.rate
+        return self.rate is not None and self.number > self.rate
 
 
 @dataclass(frozen=True)

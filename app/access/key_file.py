@@ -123,7 +123,7 @@ def parse(text: str, place: str) -> Keys:
     """The keys in a text that came from `place`; `ConfigurationError` where something in it is wrong."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # Of TOML, or of a number with thousands of digits.
         # Its message may repeat what stands there.
         where = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
         raise _wrong(place, f"no TOML at {where[1] if where else 'some place'}; mend what stands there") from None

@@ -50,7 +50,6 @@ class Keyring:
         self._keys: Keys | None = None
         self._stamp: Stamp = None
         self._seen: Stamp = None
-        self._told: str | None = None
         self._refused = 0
         self.quotas: Quotas
         self.metrics: Metrics | None = None
@@ -159,20 +158,16 @@ class KeyCaller(Caller):
         self.name = self._grant.name
 
     def begin(self) -> None:
-        """Count one request, as far as the key is for these routes."""
-        self.check()
-        self._take(1, 0)
-        if self._keyring.metrics:
-            self._keyring.metrics.asked(self.name)
-
-    def check(self) -> None:
-        """Raise `UnauthorizedError` where the key holds no more, `ForbiddenError` where it is not for these routes."""
+        """Count one request; also `ForbiddenError` where the key is not for these routes."""
         grant = self._keyring.grant_of(self._digest)
         if grant.name != self.name:
             raise UnauthorizedError(UNKNOWN)
         self._grant = grant
         if grant.limits.routes is not None and self._group not in grant.limits.routes:
             raise ForbiddenError("this key is not for this route; ask the operator for one that is")
+        self._take(1, 0)
+        if self._keyring.metrics:
+            self._keyring.metrics.asked(self.name)
 
     def charge(self, tokens: int) -> None:
         """Count tokens."""

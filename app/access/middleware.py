@@ -58,10 +58,9 @@ class AccessMiddleware:
             request_id = scope.get("state", {}).get("request_id") or uuid.uuid4().hex
             await problem_of(error, request_id)(scope, receive, send)
             return
-        if caller is ANYBODY:
-            await self._app(scope, receive, send)
-            return
-        scope.setdefault("state", {})["key"] = caller.name
+        if caller.name:
+            scope.setdefault("state", {})["key"] = caller.name
+        # Set for anybody too: a pipelined request begins in the context of the one before it.
         token = CALLER.set(caller)
         try:
             await self._app(scope, receive, send)
@@ -78,10 +77,7 @@ class AccessMiddleware:
         if len(found) != 1:
             raise UnauthorizedError(MANY_KEYS if found else NO_KEY)
         caller = self._keyring.recognise(found[0], group)
-        if scope["type"] == "http":  # Each frame of a WebSocket is a request of its own.
-            caller.begin()
-        else:
-            caller.check()
+        caller.begin()
         return caller
 
     def _check_origin(self, scope: Scope) -> None:

@@ -77,6 +77,7 @@ def test_several_keys_of_a_name_share_its_limits_and_each_has_an_end_of_its_own(
             "limits, entry 1, routes: Input should be 'probes', 'metrics'",
         ),
         ("a = " + "[" * 100_000, "no TOML"),
+        ("a = " + "9" * 5000, "no TOML"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_field_and_repeats_nothing(text: str, said: str) -> None:

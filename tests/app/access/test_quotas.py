@@ -200,7 +200,8 @@ def test_a_request_that_is_refused_for_what_it_asks_uses_no_tokens() -> None:
 
 
 def test_each_frame_is_a_request_and_over_quota_it_is_an_error_and_changes_nothing() -> None:
-    with guarded(ALICE, limits={"alice": {"requests_per_minute": 3, "tokens_per_minute": 100}}) as client:
+    # One for the session, one for the handshake.
+    with guarded(ALICE, limits={"alice": {"requests_per_minute": 4, "tokens_per_minute": 100}}) as client:
         session = client.post("/sessions", json={}, headers=ALICE.headers).json()["session_id"]
         with client.websocket_connect(f"/sessions/{session}/stream", headers=ALICE.headers) as socket:
             answers = []

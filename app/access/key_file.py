@@ -134,8 +134,10 @@ def parse(text: str, place: str) -> Keys:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         raise _wrong(place, f"wrong at {_where(first['loc'], content)}: {first['msg']}") from None
-    if strangers := [number for number, name in enumerate(file.limits, 1) if name not in _names(file)]:
-        raise _wrong(place, f"wrong at limits, entry {strangers[0]}: no key has this name; mend or remove it")
+    names = {entry.name for entry in file.keys.values()}
+    for number, name in enumerate(file.limits, 1):
+        if name not in names:
+            raise _wrong(place, f"wrong at limits, entry {number}: no key has this name; mend or remove it")
     limits = {
         name: Limits(
             entry.requests_per_minute,
@@ -158,8 +160,7 @@ def read(path: Path) -> Keys:
     """The keys in a file; `ConfigurationError` where it cannot be read, others may write it, or it is wrong."""
     place = f"the key file {path}"
     try:
-        # Opened without waiting, since the path may lead to a pipe.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise _wrong(place, "no regular file; name one with PRU_KEYS_FILE")
@@ -182,8 +183,9 @@ def read(path: Path) -> Keys:
     return keys
 
 
-def _names(file: _File) -> set[str]:
-    return {entry.name for entry in file.keys.values()}
+def _open_at_once(path: str, flags: int) -> int:
+    # The path may lead to a pipe, which would be waited for.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _where(path: tuple[int | str, ...], content: dict[str, Any]) -> str:

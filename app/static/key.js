@@ -7,6 +7,8 @@
 import { at } from "./page.js";
 
 const PLACE = "pru-key";
+/** Anything else could not even be sent. */
+const KEY = /^pru_[A-Za-z0-9_-]{43}$/;
 /** What a WebSocket speaks; beside it, one carries the key, since a page may not set its header fields. */
 const SPOKEN = "pru";
 
@@ -45,8 +47,10 @@ async function enter(told) {
   let entered = "";
   at("key-form").onsubmit = (event) => {
     event.preventDefault();
-    entered = input.value.trim();
-    if (entered) dialog.close();
+    const typed = input.value.trim();
+    if (!KEY.test(typed)) return void (at("key-told").textContent = "This is no key: one begins with pru_ and has 47 characters.");
+    entered = typed;
+    dialog.close();
   };
   dialog.showModal();
   input.focus();

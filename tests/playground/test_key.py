@@ -54,6 +54,9 @@ def test_a_key_is_asked_for_until_it_holds_and_everything_works_with_it(open_pag
     dialog = watched.page.get_by_role("dialog", name="Key")
     expect(dialog).to_contain_text("This server answers only those who have a key.")
     assert Axe().run(watched.page).violations_count == 0
+    enter(watched, f"{NEXT.text} é")
+    expect(dialog).to_contain_text("This is no key: one begins with pru_ and has 47 characters.")
+    watched.page.locator("#key-input").fill("")
     enter(watched, NEXT.text)
     expect(dialog).to_contain_text("The server did not take this key.")
     enter(watched, f" {ALICE.text} ")

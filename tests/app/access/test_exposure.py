@@ -271,6 +271,31 @@ def test_strange_bytes_in_the_field_are_refused_and_the_next_request_is_answered
     assert raw(service, head + b"Bearer " + ALICE.text.encode() + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
+def handshake(service: Service, *fields: bytes) -> bytes:
+    """The first line of the answer to a WebSocket's handshake over a real socket."""
+    head = [
+        b"GET /sessions/x/stream HTTP/1.1", b"Host: 127.0.0.1:%d" % service.port, b"Connection: Upgrade",
+        b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", *fields,
+    ]  # fmt: skip
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        connection.sendall(b"\r\n".join([*head, b"", b""]))
+        return connection.recv(1 << 16).partition(b"\r\n")[0]
+
+
+def test_a_handshake_over_a_real_socket_is_refused_or_taken_for_the_same_reasons(service: Service) -> None:
+    key = b"Authorization: Bearer " + ALICE.text.encode()
+    protocols = b"Sec-WebSocket-Protocol: pru, pru.key." + ALICE.text.encode()
+    own = b"Origin: http://127.0.0.1:%d" % service.port
+    assert handshake(service) == b"HTTP/1.1 401 Unauthorized"
+    assert handshake(service, key, key) == b"HTTP/1.1 401 Unauthorized"
+    assert handshake(service, protocols, key) == b"HTTP/1.1 401 Unauthorized"
+    assert handshake(service, b"Sec-WebSocket-Protocol: pru, pru.key.\xff") == b"HTTP/1.1 400 Bad Request"
+    assert handshake(service, protocols, b"Origin: https://evil.example") == b"HTTP/1.1 403 Forbidden"
+    assert handshake(service, protocols, own, b"Origin: https://evil.example") == b"HTTP/1.1 403 Forbidden"
+    for fields in ([key], [protocols], [protocols, own]):
+        assert handshake(service, *fields) == b"HTTP/1.1 101 Switching Protocols"
+
+
 def test_the_body_of_a_refused_request_is_not_the_next_request(service: Service) -> None:
     inner = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(inner)

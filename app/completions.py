@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from app.access.caller import caller
 from app.admission import Admission
 from app.choices import ChoiceWriter, Order, Tell, joined, prompt_columns
 from app.errors import FieldError, ModelNotFoundError
@@ -76,6 +77,7 @@ class Completions:
                     self._complete(prompt, order, index * order.choices, tell) for index, prompt in enumerate(prompts)
                 )
             )
+            caller().give_back(len(prompts) * order.choices * order.most - written)
             return Usage(prompt_tokens=count, completion_tokens=written, total_tokens=count + written)
 
     async def tokenise(self, text: str) -> list[int]:

@@ -2,9 +2,10 @@
 
 Boundary: puts the parts together. `create_app` opens nothing; the lifespan does, and closes it.
 `uvicorn app.main:create_app --factory` serves the same routes by the environment's settings. What belongs to the
-process is then uvicorn's: `PRU_HOST`, `PRU_PORT` and `PRU_WORKERS` do not apply, nor do the limits on heads and on slow
-clients (`app.http_protocol`), the end of a process whose engine died, and the folder in which several workers add up
-their numbers, which `PROMETHEUS_MULTIPROC_DIR` must name.
+process is then uvicorn's: `PRU_HOST`, `PRU_PORT` and `PRU_WORKERS` do not apply, nor do the limits on heads, on
+connections and on slow clients (`app.http_protocol`), the refusal to listen beyond loopback without keys, one count of
+quotas for all workers, the end of a process whose engine died, and the folder in which several workers add up their
+numbers, which `PROMETHEUS_MULTIPROC_DIR` must name.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import perf_counter
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from structlog.typing import FilteringBoundLogger
 
 from app import problems
+from app.access.keyring import Keyring
+from app.access.middleware import AccessMiddleware
 from app.admission import Admission
 from app.completions import Completions
 from app.errors import StoreError
@@ -56,6 +61,13 @@ Errors are problem documents (RFC 9457) and carry the request's id; under `/v1` 
 PURGE_SECONDS = 60.0
 REOPEN_SECONDS = 1.0
 
+CORS: Any = {
+    "allow_methods": ["GET", "POST", "DELETE"],
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+    "expose_headers": ["Retry-After", "WWW-Authenticate", "X-Request-Id"],
+}
+"""What pages of the origins that are named may send, and see of answers. They get no cookies, since there are none."""
+
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI would record what failed validation, and that is the user's text."""
 
@@ -65,18 +77,22 @@ def create_app(
     served_model: ServedModel | None = None,
     logger: FilteringBoundLogger | None = None,
     store: SessionStore | None = None,
+    keyring: Keyring | None = None,
 ) -> FastAPI:
     """Make the application.
 
     `served_model` is what to serve in place of the settings' bundle, already opened. Without it the lifespan opens the
     bundle and raises `BundleError` where it is broken, so that no server starts with it. `store` keeps sessions, in
-    place of the settings' one.
+    place of the settings' one. `keyring` holds the keys, where processes share their quotas; without it the lifespan
+    reads the settings' ones and raises `ConfigurationError` where they cannot be read.
     """
     settings = settings or load_settings()
     numbers = Metrics()
     logger = logger or make_logger(settings.log_level)
     store = WatchedStore(store or open_store(settings.session_store), numbers, logger)
     lifecycle = Lifecycle()
+    keyring = keyring or Keyring(settings)
+    keyring.metrics = numbers
     app: FastAPI = FastAPIOffline(
         title="PRU",
         version=VERSION,
@@ -85,12 +101,17 @@ def create_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store),
+        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring),
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
     app.state.logger = logger
     app.state.metrics = numbers
+    app.add_middleware(
+        AccessMiddleware, keyring=keyring, open_routes=settings.open_routes, origins=settings.cors_origins
+    )
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(
         RequestMiddleware,
         lifecycle=lifecycle,
@@ -119,17 +140,21 @@ def _lifespan(
     numbers: Metrics,
     given: ServedModel | None,
     store: SessionStore,
+    keyring: Keyring,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """From a checked bundle to a drained engine. The engine warms up while probes are already answered."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for warning in keyring.load():
+            logger.warning("the keys are kept carelessly", reason=warning)
         served = given if given is not None else await asyncio.to_thread(open_model, settings)
         app.state.served_model = served
         admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
         scheduler = Scheduler(served.build_engine, numbers, _on_death(lifecycle, logger), lambda: admission.inside)
         start = asyncio.create_task(_start(settings, lifecycle, logger, numbers, served, scheduler, admission, store))
         tasks = [start, asyncio.create_task(_keep_store(store, logger, numbers))]
+        tasks.append(asyncio.create_task(keyring.watch(logger)))
         if not lifecycle.answers_while_starting:
             await asyncio.wait([start])
         try:
@@ -141,6 +166,7 @@ def _lifespan(
             await asyncio.wait(tasks)
             await asyncio.to_thread(scheduler.close)
             await store.close()
+            keyring.close()
             logger.info("stopped")
 
     return lifespan

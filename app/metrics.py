@@ -83,6 +83,15 @@ class Metrics:
             buckets=SECONDS,
             registry=own,
         )
+        self._key_requests = Counter(
+            "pru_key_requests", "Requests let in, by the name of their key.", ["key"], registry=own
+        )
+        self._key_tokens = Counter(
+            "pru_key_tokens",
+            "Tokens that requests asked to read or write, by the name of their key.",
+            ["key"],
+            registry=own,
+        )
         self._info = Gauge(
             "pru_model_info",
             "1, for the model that is served.",
@@ -93,12 +102,22 @@ class Metrics:
         self.hit, self.miss = (self._lookups.labels(found) for found in ("true", "false"))
         self._counter_of = lru_cache(1024)(self._requests.labels)
         self._timer_of = lru_cache(256)(self._request_seconds.labels)
+        self._key_requests_of = lru_cache(1024)(self._key_requests.labels)
+        self._key_tokens_of = lru_cache(1024)(self._key_tokens.labels)
         self._store_timer_of = lru_cache(16)(self._store_seconds.labels)
 
     def answered(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count a request. A route is a template, None where none matched: neither may grow with what clients send."""
         self._counter_of(method, route or "none", str(status)).inc()
         self._timer_of(route or "none").observe(seconds)
+
+    def asked(self, key: str) -> None:
+        """Count a request of a key that holds, by its name: there are as many as keys."""
+        self._key_requests_of(key).inc()
+
+    def charged(self, key: str, tokens: int) -> None:
+        """Count tokens that are charged to a key."""
+        self._key_tokens_of(key).inc(tokens)
 
     def stored(self, operation: str, seconds: float) -> None:
         """Observe an operation of the session store."""

@@ -45,11 +45,11 @@ class Server:
 
 @contextmanager
 def serving(
-    bundle: Path, threads: int, folder: Path, workers: int = 1, session_store: str | None = None
+    bundle: Path, threads: int, folder: Path, workers: int = 1, session_store: str | None = None, keys: str = ""
 ) -> Iterator[Server]:
     """A ready server of `bundle`, its engine on `threads` threads and other settings at their defaults.
 
-    Its log and whatever it keeps go into a new `folder`.
+    With `keys`, the text of a key file, it needs them. Its log and whatever it keeps go into a new `folder`.
     """
     folder.mkdir(parents=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PRU_")}
@@ -60,6 +60,8 @@ def serving(
         "PRU_PORT": "0",
         "XDG_STATE_HOME": str(folder),
     }
+    if keys:
+        settings["PRU_KEYS"] = keys
     if session_store is not None:
         settings["PRU_SESSION_STORE"] = session_store
     log = folder / "log"

@@ -3,6 +3,9 @@
 Boundary: requests in, answers out. Where sessions live is a `SessionStore`; HTTP and WebSocket are above. A change is
 computed from the session as stored and kept only if it still stands there, with the answer to its `Idempotency-Key` in
 the same transaction: it happens once or not at all. Within one process whoever changes a session takes turns.
+
+A session is stored under a name that begins with its owner's (`app.access.caller.owned`), so that another's is not
+found, exactly as one that there never was.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from app.access.caller import bare, caller, owned
 from app.admission import Admission
 from app.errors import (
     AnswerExistsError,
@@ -85,7 +89,7 @@ class SessionService:
 
     async def look(self, session_id: str) -> SessionAnswer:
         """Where a session stands. Looking is no use: it does not put off its end."""
-        return self._answer(SessionAnswer, await self._load(session_id))
+        return self._answer(SessionAnswer, await self._load(owned(session_id)))
 
     async def append(self, session_id: str, request: AppendRequest, once: Idempotency | None = None) -> AppendAnswer:
         """Read text on; say how likely it was, and what may come next."""
@@ -114,6 +118,7 @@ class SessionService:
                     f"the session can go back from {cursor.position} to {cursor.anchor_position} at the furthest; "
                     "make a new one from its text to go further",
                 )
+            caller().charge(request.position - cursor.anchor_position)
             return await back_to(self._reader, cursor, request.position), {}
 
         async with self._admission.admit():
@@ -122,7 +127,7 @@ class SessionService:
     async def fork(self, session_id: str, once: Idempotency | None = None) -> SessionAnswer:
         """A new session where this one stands."""
         async with self._admission.admit():
-            record = await self._load(session_id)
+            record = await self._load(owned(session_id))
 
             async def cursor() -> Cursor:
                 return cursor_of(record)
@@ -131,12 +136,12 @@ class SessionService:
 
     async def delete(self, session_id: str) -> None:
         """End a session."""
-        if not await self._store.delete(session_id):
+        if not await self._store.delete(owned(session_id)):
             raise _unknown()
 
     async def export(self, session_id: str) -> bytes:
         """A session as portable bytes."""
-        record = await self._load(session_id)
+        record = await self._load(owned(session_id))
         return blob.to_blob(blob.Moved(record.bundle, cursor_of(record), record.ttl))
 
     async def import_(self, data: bytes, once: Idempotency | None = None) -> SessionAnswer:
@@ -154,17 +159,19 @@ class SessionService:
         self, session_id: str, request: ContinueRequest, once: Idempotency | None = None
     ) -> AsyncIterator[GeneratedToken | ContinueAnswer]:
         """Let the model write: its tokens one by one, then the answer, by which time the session has moved."""
-        async with self._admission.admit(), self._turns.take(session_id):
+        name = owned(session_id)
+        async with self._admission.admit(), self._turns.take(name):
             if kept := await self._kept(once, ContinueAnswer):
                 for token in kept.tokens:
                     yield token
                 yield kept
                 return
-            record = await self._load(session_id)
+            record = await self._load(name)
             cursor = cursor_of(record)
             _expect(request.expected_position, cursor)
             seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
             generation = self._generation(request, cursor, seed)
+            caller().charge(request.max_tokens)
             tokens = []
             async for word in generation.words(cursor.state, request.max_tokens):
                 token = GeneratedToken(
@@ -187,8 +194,9 @@ class SessionService:
                 committed=request.commit,
             )
             if not await self._store.replace(moved, kept_answer(once, answer)):
-                standing = await self._load(session_id)
+                standing = await self._load(name)
                 raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
+            caller().give_back(request.max_tokens - len(tokens))
             yield answer
 
     def _generation(self, request: ContinueRequest, cursor: Cursor, seed: int) -> Generation:
@@ -219,11 +227,11 @@ class SessionService:
         self, make: Callable[[], Awaitable[Cursor]], ttl: float, once: Idempotency | None
     ) -> SessionAnswer:
         """Keep a new session, or find the one that the same request made before."""
-        session_id = secrets.token_urlsafe(16)
-        async with self._turns.take(once.key if once else session_id):
+        name = owned(secrets.token_urlsafe(16))
+        async with self._turns.take(once.key if once else name):
             if kept := await self._kept(once, SessionAnswer):
                 return kept
-            blank = SessionRecord(session_id, self.identity.sha256, 0, 0, b"", b"", 0, b"", ttl, 0.0)
+            blank = SessionRecord(name, self.identity.sha256, 0, 0, b"", b"", 0, b"", ttl, 0.0)
             record = moved_to(blank, await make())
             answer = self._answer(SessionAnswer, record)
             try:
@@ -234,11 +242,12 @@ class SessionService:
 
     async def _change(self, session_id: str, kind: type[A], work: Work, once: Idempotency | None) -> A:
         """Move a session by `work`, which is done again where another server was faster."""
-        async with self._turns.take(session_id):
+        name = owned(session_id)
+        async with self._turns.take(name):
             if kept := await self._kept(once, kind):
                 return kept
             while True:
-                record = await self._load(session_id)
+                record = await self._load(name)
                 cursor, fields = await work(cursor_of(record))
                 moved = moved_to(record, cursor)
                 answer = self._answer(kind, moved, **fields)
@@ -248,8 +257,8 @@ class SessionService:
                 except AnswerExistsError as error:
                     return replayed(error.answer, once, kind)
 
-    async def _load(self, session_id: str) -> SessionRecord:
-        record = await self._store.load(session_id)
+    async def _load(self, name: str) -> SessionRecord:
+        record = await self._store.load(name)
         if record is None:
             raise _unknown()
         self._check_bundle(record.bundle)
@@ -270,7 +279,7 @@ class SessionService:
     def _answer(self, kind: type[A], record: SessionRecord, **fields: Any) -> A:
         return kind(
             model=self.identity,
-            session_id=record.session_id,
+            session_id=bare(record.session_id),
             position=record.position,
             earliest_position=record.anchor_position,
             expires_at=datetime.fromtimestamp(record.expires_at, UTC),

@@ -11,6 +11,7 @@
  */
 
 import { Lost, Refusal, address, ask } from "./api.js";
+import { fields as keyFields } from "./key.js";
 import { Talk } from "./talk.js";
 import { pieceEnd, placed, shared, wellFormed, wordStart, wordsBefore } from "./text.js";
 
@@ -101,7 +102,14 @@ export class Session {
   }
 
   async #open() {
-    if (!this.#talk?.isOpen) this.#talk = await Talk.open(this.#id);
+    if (this.#talk?.isOpen) return this.#talk;
+    try {
+      this.#talk = await Talk.open(this.#id);
+    } catch (error) {
+      // A page is not told why its WebSocket was refused. Asked for plainly, the server says it.
+      await ask("GET", `sessions/${encodeURIComponent(this.#id)}`);
+      throw error;
+    }
     return this.#talk;
   }
 
@@ -138,5 +146,5 @@ function refusedRewind(error) {
 }
 
 function drop(id) {
-  fetch(address(`sessions/${encodeURIComponent(id)}`), { method: "DELETE", keepalive: true }).catch(() => {});
+  fetch(address(`sessions/${encodeURIComponent(id)}`), { method: "DELETE", headers: keyFields(), keepalive: true }).catch(() => {});
 }

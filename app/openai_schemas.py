@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pydantic_core import PydanticCustomError
 
 from app.generation import FinishReason
-from app.schemas import Answer, Text, whole
+from app.schemas import Answer, ModelName, Text, whole
 from app.session_schemas import MAX_SEED, MAX_STOPS
 
 MAX_COMPLETION = 4096
@@ -77,9 +77,9 @@ class StreamOptions(OpenAIRequest):
 class CompletionRequest(OpenAIRequest):
     """Let the model write on after each prompt, or score the prompts."""
 
-    model: Annotated[
-        Text | None, Field(description="The served model's name, as `GET /v1/models` has it; may be left out.")
-    ] = None
+    model: Annotated[Text | None, Field(description="A model's name, as `GET /v1/models` has it; the default one.")] = (
+        None
+    )
     prompt: Annotated[
         Prompt | None,
         Field(
@@ -198,7 +198,7 @@ class ServedModelEntry(Answer):
 
 
 class ServedModels(Answer):
-    """All models that can be asked: one."""
+    """All models that can be asked, the default first."""
 
     object: Literal["list"] = "list"
     data: list[ServedModelEntry]
@@ -223,6 +223,7 @@ class TokenizeRequest(OpenAIRequest):
     """Ask for a text's ids. Fields nobody knows are ignored; no token is ever added."""
 
     prompt: Annotated[Text, Field(description="Every newline in it is `<eos>`, and so is a literal `<eos>`.")]
+    model: ModelName = None
 
 
 class TokenizeAnswer(Answer):
@@ -236,6 +237,7 @@ class DetokenizeRequest(OpenAIRequest):
     """Ask for the text of ids."""
 
     tokens: Annotated[list[Id], Field(fail_fast=True, description="Ids of the model's vocabulary.")]
+    model: ModelName = None
 
 
 class DetokenizeAnswer(Answer):

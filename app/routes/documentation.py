@@ -14,7 +14,7 @@ from app.schemas import Problem
 
 MEANING = {
     HTTPStatus.BAD_REQUEST: "The body cannot be parsed.",
-    HTTPStatus.NOT_FOUND: "There is no such session, or it has expired.",
+    HTTPStatus.NOT_FOUND: "There is no such model or session, or it has expired.",
     HTTPStatus.REQUEST_TIMEOUT: "The body did not come within the deadline.",
     HTTPStatus.CONFLICT: "The session stands elsewhere (`position`), or belongs to another bundle.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
@@ -64,7 +64,7 @@ def problems(*statuses: HTTPStatus) -> Responses:
     }
 
 
-REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}))
+REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.CONFLICT}))
 """Every refusal that a request with a body may meet."""
 
 

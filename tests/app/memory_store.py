@@ -63,6 +63,10 @@ class MemoryStore:
         self._check()
         return sum(record.expires_at > self.now() for record in self.records.values())
 
+    async def holds(self, bundle: str) -> bool:
+        self._check()
+        return any(record.bundle == bundle and record.expires_at > self.now() for record in self.records.values())
+
     def _keep(self, answer: StoredAnswer | None) -> None:
         self._check()
         if answer is None:

@@ -17,6 +17,7 @@ links followed, so that whoever may write the file can have nothing else read.
 
 from __future__ import annotations
 
+import os
 import stat
 import tomllib
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def read_models(path: Path, settings: Settings) -> Plan:
         raise ConfigurationError(f"{path} is not valid TOML ({error}); {_MEND}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part).encode("unicode_escape").decode() for part in first["loc"])
         raise ConfigurationError(f"{path}: {where}{': ' if where else ''}{first['msg']}; {_MEND}") from None
     sources = {
         name: Source(
@@ -109,11 +110,8 @@ def _read(path: Path) -> bytes:
 
 def _inside(path: Path, name: str, bundle: str) -> Path:
     """The folder of a bundle, every link on the way followed now and for good."""
-    root = path.parent.resolve()
-    try:
-        folder = (root / bundle).resolve()
-    except (OSError, RuntimeError):  # Links that go round.
-        raise ConfigurationError(f"{path}: models.{name}.bundle cannot be followed; {_MEND}") from None
+    root = Path(os.path.realpath(path.parent))
+    folder = Path(os.path.realpath(root / bundle))
     if not folder.is_relative_to(root):
         raise ConfigurationError(f"{path}: models.{name}.bundle leads out of {root}; put the bundle there, and {_MEND}")
     return folder

@@ -26,6 +26,7 @@ from model.vocabulary import Vocabulary
 from tests.app.fakes import LogLines, NumpyEngine
 from tests.app.memory_store import MemoryStore
 from tests.app.serving import until
+from tests.app.talking import post
 
 SEA = ["the harbour is small , but the boats that leave the harbour are not ."]
 HILLS = ["the valley is wide and the hills are steep , but the paths lead over the hills all the same ."]
@@ -83,6 +84,12 @@ def likeliest(folder: Path, text: str, k: int = 5) -> list[tuple[str, float]]:
 def shown(answer: dict[str, Any]) -> list[tuple[str, float]]:
     """Tokens and log-probabilities that an answer predicts."""
     return [(it["token"], it["log_probability"]) for it in answer["predictions"]]
+
+
+def answering(client: TestClient) -> str:
+    """The bundle behind the default."""
+    sha256: str = post(client, "/predict", text="the")["model"]["sha256"]
+    return sha256
 
 
 def write_models(path: Path, default: str, **bundles: str) -> None:

@@ -69,7 +69,7 @@ def load(bundle: Bundle, *_: Any) -> NumpyEngine:
     return SeededEngine(bundle)
 
 
-def likeliest(folder: Path, text: str, k: int = 5) -> list[tuple[str, float]]:
+def likeliest(folder: Path, text: str, k: int = 5) -> list[tuple[str, Any]]:
     """The k likeliest tokens after a text and their log-probabilities, computed without the service."""
     bundle = open_bundle(folder)
     engine, vocabulary = SeededEngine(bundle), bundle.vocabulary()
@@ -130,7 +130,7 @@ class House:
         """A service that has read the file, and a client of it."""
         with TestClient(self.app(**settings)) as client:
             until(lambda: client.get("/health/ready").status_code == 200)
-            names = tomllib.loads(self.file.read_text())["models"].keys() if self.file.exists() else ()
+            names = set(tomllib.loads(self.file.read_text())["models"])
             until(lambda: {it["id"] for it in client.get("/v1/models").json()["data"]} >= names)
             yield client
 

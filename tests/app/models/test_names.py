@@ -23,7 +23,8 @@ def sha256(house: House, name: str) -> str:
 def test_each_name_is_answered_by_its_bundle_and_no_name_by_the_default(house: House) -> None:
     with house.serving() as client:
         for name in ("hills", "sea", None):
-            named, which = ({} if name is None else {"model": name}), name or "sea"
+            named: dict[str, Any] = {} if name is None else {"model": name}
+            which = name or "sea"
             for text in TEXT.values():
                 answer = post(client, "/predict", text=text, **named)
                 assert (answer["model"]["name"], answer["model"]["sha256"]) == (which, sha256(house, which))
@@ -47,7 +48,7 @@ def test_completions_and_the_list_of_models_know_every_name(house: House) -> Non
         assert [it["id"] for it in client.get("/v1/models").json()["data"]] == ["sea", "hills"]
         assert client.get("/v1/models/hills").json()["id"] == "hills"
         for name, text in TEXT.items():
-            fields = {"model": name, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
+            fields: dict[str, Any] = {"model": name, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
             answer = post(client, "/v1/completions", **fields)
             assert answer["model"] == name
             assert sha256(house, name)[:12] in answer["system_fingerprint"]

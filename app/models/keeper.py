@@ -9,6 +9,8 @@ is retired: it stays for as long as it is used, or the store holds a session of 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -61,7 +63,8 @@ class Keeper:
                     await self._told.wait()
             await self.look()
             if monotonic() - freed >= RETIRED_SECONDS:
-                await self._free_retired()
+                if await self._close_retired():
+                    await asyncio.to_thread(_give_back)
                 freed = monotonic()
 
     async def look(self) -> None:
@@ -129,8 +132,9 @@ class Keeper:
         self._logger.error("cannot be served, and what was before goes on", model=name, **reason)
         traceback.clear_frames(error.__traceback__)
 
-    async def _free_retired(self) -> None:
-        """Close each retired model that nobody uses and no session needs."""
+    async def _close_retired(self) -> bool:
+        """Close each retired model that nobody uses and no session needs; whether there was one."""
+        closed = False
         for model in self._registry.now.retired:
             used = model.use.times
             if model.use.count or await self._is_needed(model) or model.use.times != used:
@@ -138,6 +142,8 @@ class Keeper:
             self._registry.forget(model)
             await model.close()
             self._logger.info("a model was freed", **model.identity.model_dump())
+            closed = True
+        return closed
 
     async def _is_needed(self, model: RunningModel) -> bool:
         """Whether a session stands on a retired model's bundle, and no other model runs that."""
@@ -148,6 +154,13 @@ class Keeper:
             return await self._store.holds(sha256)
         except StoreError:  # The log has it already.
             return True
+
+
+def _give_back() -> None:
+    """Return to the system what closed models had. Words refer to themselves, and the C library keeps freed blocks."""
+    gc.collect()
+    with suppress(AttributeError):  # Only glibc has it.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

@@ -57,7 +57,8 @@ def rows(folder: Path, bundle: Path, swaps: int) -> list[Row]:
         times, failed, swapped = uvloop.run(_swap_under_load(server, file, swaps))
         time.sleep(RETIRED_SECONDS + 2)
         after = server.resident_bytes()
-    meanwhile, else_ = [], []
+    meanwhile: list[float] = []
+    else_: list[float] = []
     for began, ended in times:
         overlaps = any(began < end and ended > start for start, end in swapped)
         (meanwhile if overlaps else else_).append(ended - began)

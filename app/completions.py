@@ -21,7 +21,7 @@ import numpy as np
 from app.access.caller import caller
 from app.admission import Admission
 from app.choices import ChoiceWriter, Order, Tell, joined, prompt_columns
-from app.errors import FieldError, ModelNotFoundError
+from app.errors import FieldError
 from app.openai_schemas import Choice, Completion, CompletionRequest, ServedModelEntry, Usage
 from app.prompts import Prompt, as_ids, read_prompt, separate
 from app.reader import Reader, aside
@@ -40,12 +40,6 @@ class Completions:
         self._reader = reader
         self._vocabulary = reader.vocabulary
         self._admission = admission
-
-    def find_model(self, name: str) -> ServedModelEntry:
-        """The model of this name; `ModelNotFoundError` where another is served."""
-        if name != self.model.id:
-            raise ModelNotFoundError(("model",), f"there is no such model; the one that is served is {self.model.id}")
-        return self.model
 
     def head(self) -> dict[str, Any]:
         """What one answer, or every chunk of one stream, says of itself."""
@@ -66,8 +60,6 @@ class Completions:
     async def write(self, request: CompletionRequest, tell: Tell) -> Usage:
         """Write every choice, piece by piece as it comes. What is refused is refused before the first piece."""
         async with self._admission.admit() as claim:
-            if request.model is not None:
-                self.find_model(request.model)
             order = Order.of(request, len(self._vocabulary))
             prompts = await self._prompts(request, order)
             count = sum(len(prompt.ids) for prompt in prompts)

@@ -37,7 +37,7 @@ class FieldError(RequestError):
 
 
 class ModelNotFoundError(FieldError):
-    """A model by another name than that of the one served."""
+    """A model by a name that none of those served has."""
 
 
 class BlobError(RequestError):
@@ -61,7 +61,7 @@ class PositionError(RequestError):
 
 
 class OtherBundleError(RequestError):
-    """A session whose state belongs to another bundle than the one served."""
+    """A session whose state belongs to a bundle that is not served."""
 
 
 class UnauthorizedError(RequestError):

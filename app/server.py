@@ -67,12 +67,16 @@ def run(settings: Settings, served: ServedModel) -> None:
     keyring = Keyring(settings)
     keyring.load()
     check_reach(settings, keyring)
+    if settings.models is not None:
+        # Heard once there is something to read again; until then it must not end the process.
+        signal.signal(signal.SIGHUP, lambda _, __: None)
     listeners = listen(settings.host, settings.port, settings.workers)
     logger = make_logger(settings.log_level)
     capture_library_logs(logger)
     host, port = listeners[0].getsockname()[:2]
-    logger.info("listening", host=host, port=port, bundle=str(settings.bundle))
-    worker = become_worker(listeners, logger, metrics.forget) if len(listeners) > 1 else None
+    logger.info("listening", host=host, port=port, bundle=str(settings.models or settings.bundle))
+    forwarded = {signal.SIGHUP} if settings.models is not None else set()
+    worker = become_worker(listeners, logger, metrics.forget, forwarded) if len(listeners) > 1 else None
     if worker:
         metrics.write_at(worker.place)
     app = create_app(settings, served, logger, keyring=keyring)
@@ -86,6 +90,8 @@ def run(settings: Settings, served: ServedModel) -> None:
             worker.tell_ready()
 
     lifecycle.on_ready = on_ready
+    if settings.models is not None:
+        signal.signal(signal.SIGHUP, lambda _, __: lifecycle.look_again())
     # A worker's refusals while it starts would come between the answers of others.
     lifecycle.answers_while_starting = worker is None
     config = uvicorn.Config(

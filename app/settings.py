@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PRU_", frozen=True, extra="forbid")
 
     bundle: Path = Field(PROJECT_ROOT / "bundles" / "wikitext-2", description="Bundle folder.")
+    models: Path | None = Field(None, description="File that names the bundles to serve, in place of one bundle.")
     engine: str = Field("auto", description="Engine; auto takes the fastest that bundle and machine are known to run.")
     precision: str = Field("auto", description="Precision of the engine; auto takes the fastest.")
     threads: int = Field(default_factory=usable_cores, ge=1, le=256, description="Threads of the engine.")

@@ -16,7 +16,7 @@ MEANING = {
     HTTPStatus.BAD_REQUEST: "The body cannot be parsed.",
     HTTPStatus.UNAUTHORIZED: "Keys are needed, and the request has none that holds.",
     HTTPStatus.FORBIDDEN: "The key may not do this.",
-    HTTPStatus.NOT_FOUND: "There is no such session, or it has expired.",
+    HTTPStatus.NOT_FOUND: "There is no such model or session, or it has expired.",
     HTTPStatus.REQUEST_TIMEOUT: "The body did not come within the deadline.",
     HTTPStatus.CONFLICT: "The session stands elsewhere (`position`), or belongs to another bundle.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
@@ -79,7 +79,7 @@ def problems(*statuses: HTTPStatus) -> Responses:
 
 KEYLESS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 """What a request may meet at the door of any route, where keys are needed."""
-REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}))
+REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.CONFLICT}))
 """Every refusal that a request with a body may meet."""
 
 

@@ -28,6 +28,11 @@ export function address(route) {
   return new URL(route, document.baseURI);
 }
 
+const name = new URL(location.href).searchParams.get("model");
+
+/** Which model is asked, as a request's fields: the one that the page's address names, or the server's default. */
+export const model = name === null ? {} : { model: name };
+
 /** Ask a route; `fields` are sent as JSON. */
 export async function ask(method, route, fields, { signal, kind = `${method} /${route}` } = {}) {
   const request = { method, signal, headers: key.fields() };

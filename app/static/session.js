@@ -10,7 +10,7 @@
  * known; should the answer get lost, the next step begins with a rewind to the last place that is certain.
  */
 
-import { Lost, Refusal, address, ask } from "./api.js";
+import { Lost, Refusal, address, ask, model } from "./api.js";
 import { fields as keyFields } from "./key.js";
 import { Talk } from "./talk.js";
 import { pieceEnd, placed, shared, wellFormed, wordStart, wordsBefore } from "./text.js";
@@ -90,7 +90,7 @@ export class Session {
     this.end();
     const base = start <= whole ? 0 : pieceEnd(text, start - window, 0, start);
     const at = wordsBefore(text, start <= whole ? Math.min(wordStart(text, known), start) : start, WAY_BACK, base);
-    const answer = await ask("POST", "sessions", { text: wellFormed(text.slice(base, at)), ttl: TTL });
+    const answer = await ask("POST", "sessions", { text: wellFormed(text.slice(base, at)), ttl: TTL, ...model });
     this.#id = answer.session_id;
     this.#base = base;
     this.#read = text.slice(base, at);

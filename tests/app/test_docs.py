@@ -74,7 +74,7 @@ def test_every_reference_has_its_schema(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/predict", "/perplexity"])
 def test_every_refusal_is_documented_as_a_problem(client: TestClient, path: str) -> None:
     responses = document(client)["paths"][path]["post"]["responses"]
-    assert responses.keys() == {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503", "504"}
+    assert responses.keys() == {"200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503", "504"}
     for status, response in responses.items():
         assert list(response["content"]) == ["application/json" if status == "200" else "application/problem+json"]
 

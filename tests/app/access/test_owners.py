@@ -104,21 +104,21 @@ def test_the_store_is_asked_the_same_for_anothers_session_and_an_unknown_one() -
     class Counting(MemoryStore):
         def __init__(self) -> None:
             super().__init__()
-            self.asked: list[str] = []
+            self.calls: list[str] = []
 
         async def load(self, session_id: str) -> Any:
-            self.asked.append(f"load {len(session_id)}")
+            self.calls.append(f"load {len(session_id)}")
             return await super().load(session_id)
 
     store = Counting()
     with guarded(ALICE, BOB, store=store) as client:
         session = create(client, ALICE)["session_id"]
-        store.asked.clear()
+        store.calls.clear()
         for name in (session, "x" * len(session)):
             ASKING["append"](client, name, BOB.headers)
             ASKING["export"](client, name, BOB.headers)
-    assert store.asked[:2] == store.asked[2:]
-    assert len(store.asked) == 4
+    assert store.calls[:2] == store.asked[2:]
+    assert len(store.calls) == 4
 
 
 def test_every_key_of_a_name_has_its_sessions(client: TestClient) -> None:

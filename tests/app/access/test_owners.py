@@ -117,7 +117,7 @@ def test_the_store_is_asked_the_same_for_anothers_session_and_an_unknown_one() -
         for name in (session, "x" * len(session)):
             ASKING["append"](client, name, BOB.headers)
             ASKING["export"](client, name, BOB.headers)
-    assert store.calls[:2] == store.asked[2:]
+    assert store.calls[:2] == store.calls[2:]
     assert len(store.calls) == 4
 
 

@@ -25,14 +25,14 @@ from training.presets import find_preset
 from training.settings import with_settings
 
 
-def blocks() -> list[tuple[str, str]]:
+def blocks(document: str = "README.md") -> list[tuple[str, str]]:
     """Language and content of every fenced block."""
-    return [(block.language, block.content) for block in blocks_of(ROOT / "README.md")]
+    return [(block.language, block.content) for block in blocks_of(ROOT / document)]
 
 
-def examples(word: str) -> list[tuple[str, str | None]]:
+def examples(word: str, document: str = "README.md") -> list[tuple[str, str | None]]:
     """Commands that hold `word`, each with the JSON block that follows it."""
-    found = [*blocks(), ("", "")]
+    found = [*blocks(document), ("", "")]
     return [
         (content, after if kind == "json" else None)
         for (language, content), (kind, after) in itertools.pairwise(found)
@@ -42,7 +42,7 @@ def examples(word: str) -> list[tuple[str, str | None]]:
 
 def shell(command: str, folder: Path = ROOT, **changes: str) -> str:
     """Standard output of a command, which must succeed."""
-    command = command.replace(".venv/bin/pru", f"{sys.executable} -m pru")
+    command = re.sub(r"(\.venv/bin/|^)pru ", f"{sys.executable} -m pru ", command, flags=re.MULTILINE)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
@@ -120,8 +120,8 @@ def test_three_commands_lead_from_own_text_to_an_endpoint(tmp_path: Path) -> Non
 
 
 def test_the_papers_models_are_trained_evaluated_reported_and_analysed(tmp_path: Path) -> None:
-    """The README's own commands, with small models, a small text and one epoch."""
-    [(command, _)] = examples("--preset awd-pru-g4")
+    """The commands of the page on training, with small models, a small text and one epoch."""
+    [(command, _)] = examples("--preset awd-pru-g4", "docs/own-text.md")
     (tmp_path / "ptb").mkdir()
     for split, times in (("train", 40), ("valid", 4), ("test", 2)):
         (tmp_path / "ptb" / f"{split}.txt").write_text("the cat sat on the mat and looked at the old dog\n" * times)
@@ -135,9 +135,9 @@ def test_the_papers_models_are_trained_evaluated_reported_and_analysed(tmp_path:
     assert "Dynamic evaluation" in results
 
 
-def test_the_settings_that_the_readme_changes_are_accepted() -> None:
-    changes = re.findall(r"--set (\S+=\S+?)`", (ROOT / "README.md").read_text())
-    assert len(changes) >= 4
+def test_the_settings_that_pages_change_are_accepted() -> None:
+    changes = re.findall(r"--set (\S+=[^\s`]+)", (ROOT / "docs" / "own-text.md").read_text())
+    assert len(changes) >= 3
     preset = find_preset("pru-g4")
     architecture, recipe = with_settings(preset.architecture, preset.recipe, changes)
     assert (architecture["softmaxes"], recipe.past_decode) == (10, 0.001)
@@ -148,10 +148,10 @@ def test_every_command_and_route_that_the_readme_names_exists() -> None:
     targets = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make ([a-z]+)", text)) <= set(targets)
     assert shutil.which("curl"), "the README's examples use curl"
-    from app.settings import Settings
+    from pru.cli import COMMANDS
 
-    variables = {f"PRU_{name.upper()}" for name in Settings.model_fields}
-    assert set(re.findall(r"PRU_[A-Z_]+", text)) == variables | {"PRU_CACHE_DIR"}
+    assert set(re.findall(r"\bpru ([a-z]+)\b", text)) <= COMMANDS.keys() | {"import"}
+    assert [target for target in re.findall(r"\]\(([^)]+)\)", text) if not (ROOT / target).exists()] == []
 
 
 def figures() -> dict[str, str]:
@@ -176,6 +176,33 @@ def figures() -> dict[str, str]:
 def size(folder: Path) -> float:
     """Megabytes of a folder's files, the card left out."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".md") / 1e6
+
+
+def compared() -> dict[str, str]:
+    """What the records of benchmarks say of the bundled model and its peers, as the README writes it."""
+    results = ROOT / "benchmarks" / "results"
+    saved = {
+        (run["text"], run["model"]): run for run in json.loads((results / "keystrokes.json").read_text())["results"]
+    }
+    ours, n_gram = "the bundled model, int8", "modified Kneser-Ney 5-gram"
+    texts = ("wikitext-2 test", "ptb valid")
+    keys = {f"keys of {key}": f"{run['saved_percent']:.1f}%" for key, run in saved.items()}
+    tables = json.loads((results / "cpu.json").read_text())["tables"]
+    rows = [row["figures"] for rows in tables.values() for row in rows]
+    [torch] = [row["figures"] for row in tables["bundled model"] if row["name"].endswith("torch eager / int8")]
+    [gpt2] = [figures for figures in rows if figures.startswith("gpt2")]
+    return keys | {
+        "keys on WikiText-2": " | ".join(f"{saved[texts[0], model]['saved_percent']:.1f}%" for model in (ours, n_gram)),
+        "perplexity": f"{saved[texts[0], ours]['perplexity']:.1f}",
+        "perplexity of the 5-gram": f"{saved[texts[0], n_gram]['perplexity']:.1f}",
+        **{f"{name} of a step": f"{time} ms" for name, time in re.findall(r"(\w+) ([\d.]+) ms", torch)},
+        "step of GPT-2": re.findall(r"gpt2 ([\d.]+ ms)", gpt2)[0],
+    }
+
+
+def test_the_readmes_comparisons_are_those_of_the_records() -> None:
+    text = (ROOT / "README.md").read_text().replace("*", "")
+    assert [name for name, figure in compared().items() if figure not in text] == []
 
 
 @pytest.mark.parametrize("document", ["README.md", "checkpoints/wikitext-2/MODEL_CARD.md"])

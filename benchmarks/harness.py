@@ -1,18 +1,25 @@
 """Fair timing of alternatives: interleaved runs, medians, and a table that says what was aimed at.
 
-Boundary: callables in, rows out. What is measured is the business of the other files here.
+Boundary: callables in, rows out, and rows to a terminal or a file. What is measured is the business of the other files
+here.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from model.files import write_json
+from model.machine import processor_name
 
 SECONDS = 0.2
 """Shortest time of one run: a quick action is repeated until it takes that long."""
@@ -80,3 +87,9 @@ def show(title: str, rows: Sequence[Row], console: Console) -> None:
     console.print(table)
     for row in rows:
         print(json.dumps({"model": title, **asdict(row)}))
+
+
+def record(path: Path, tables: Mapping[str, Sequence[Row]]) -> None:
+    """Write tables of rows by their titles, with the machine and the day they are of."""
+    machine = {"processor": processor_name(), "cores": os.cpu_count(), "date": datetime.now(UTC).date().isoformat()}
+    write_json(path, {**machine, "tables": {title: [asdict(row) for row in rows] for title, rows in tables.items()}})

@@ -145,7 +145,10 @@ def _program(path: Path, device: torch.device) -> torch.nn.Module:
     # It writes a traceback of what it then raises.
     logger.setLevel(logging.CRITICAL)
     try:
-        module = torch.export.load(path).module()
+        with warnings.catch_warnings():
+            # torch before 2.13 reads weights from bytes and warns of that, once a process. Nothing writes to them.
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            module = torch.export.load(path).module()
     finally:
         logger.setLevel(level)
     return module.to(device)

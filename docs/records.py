@@ -39,7 +39,7 @@ def benchmarks() -> str:
     for title, rows in record["tables"].items():
         lines += [
             "",
-            f"**{title[:1].upper()}{title[1:]}**",
+            f"**{title}**",
             "",
             "| comparison | figures | value | bar | |",
             "|---|---|---|---|---|",

@@ -64,6 +64,8 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', int(os.environ['PRU_PORT']), timeout=2); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
-# Without arguments it serves; `docker run --rm pru predict "it was the best of"` asks it in the terminal.
+# Without arguments it serves, on all addresses of the container: to whoever has a key of PRU_KEYS or of the file that
+# PRU_KEYS_FILE names, or to everybody where PRU_ALLOW_ANONYMOUS=true says so.
+# `docker run --rm pru predict "it was the best of"` asks it in the terminal.
 ENTRYPOINT ["pru"]
 CMD ["serve"]

@@ -10,11 +10,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from app.access.caller import caller
 from app.errors import DeadlineError, OverloadedError
 from app.metrics import Metrics
+from model.errors import RequestError
 
 Claim = Callable[[int], None]
-"""Says how many tokens a request brings, once that is known; `OverloadedError` where they are too many just now."""
+"""Says how many tokens a request brings, once that is known; `OverloadedError` where they are too many just now.
+
+They are charged to the caller, who may have no more of them: see `app.access.caller.Caller.charge`."""
 
 
 class Admission:
@@ -50,6 +54,7 @@ class Admission:
                     f"requests with {self._tokens} tokens wait for the engine, of at most {self._most_tokens}; "
                     "try again in a moment"
                 )
+            caller().charge(tokens)
             self._tokens += tokens
             claimed += tokens
 
@@ -62,6 +67,10 @@ class Admission:
             raise DeadlineError(
                 f"not done within {self._deadline:g} seconds; send less text at a time, or try again when it is quieter"
             ) from None
+        except RequestError:
+            # Refused for what it asks, before the engine was asked for anything.
+            caller().give_back(claimed)
+            raise
         finally:
             self._inside -= 1
             self._metrics.inside.dec()

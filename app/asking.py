@@ -65,7 +65,7 @@ def ask(work: Callable[[ModelService], Awaitable[T]], **given: str | None) -> T:
 
     async def session() -> T:
         metrics = Metrics()
-        scheduler = Scheduler(served.build_engine, metrics)
+        scheduler = Scheduler(served.build_engine, metrics.of_model(served.name))
         limits = RequestLimits(texts=UNLIMITED, tokens=UNLIMITED)
         try:
             return await work(

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from app.access import command as keys
 from app.asking import Bundle, Engine, Json, ask, count_alone, setting
 from app.score_command import EXAMPLES, score_command
 from app.settings import METRICS_FOLDER, Settings, load_settings
@@ -25,6 +26,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Predict the next word and score text. Settings are environment variables: PRU_BUNDLE, PRU_PORT, ...",
 )
+
+cli.add_typer(keys.cli, name="keys")
 
 
 def main() -> None:

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from app.access.caller import caller
 from app.admission import Admission
 from app.choices import ChoiceWriter, Order, Tell, joined, prompt_columns
-from app.errors import FieldError, ModelNotFoundError
+from app.errors import FieldError
 from app.openai_schemas import Choice, Completion, CompletionRequest, ServedModelEntry, Usage
 from app.prompts import Prompt, as_ids, read_prompt, separate
 from app.reader import Reader, aside
@@ -39,12 +40,6 @@ class Completions:
         self._reader = reader
         self._vocabulary = reader.vocabulary
         self._admission = admission
-
-    def find_model(self, name: str) -> ServedModelEntry:
-        """The model of this name; `ModelNotFoundError` where another is served."""
-        if name != self.model.id:
-            raise ModelNotFoundError(("model",), f"there is no such model; the one that is served is {self.model.id}")
-        return self.model
 
     def head(self) -> dict[str, Any]:
         """What one answer, or every chunk of one stream, says of itself."""
@@ -65,8 +60,6 @@ class Completions:
     async def write(self, request: CompletionRequest, tell: Tell) -> Usage:
         """Write every choice, piece by piece as it comes. What is refused is refused before the first piece."""
         async with self._admission.admit() as claim:
-            if request.model is not None:
-                self.find_model(request.model)
             order = Order.of(request, len(self._vocabulary))
             prompts = await self._prompts(request, order)
             count = sum(len(prompt.ids) for prompt in prompts)
@@ -76,6 +69,7 @@ class Completions:
                     self._complete(prompt, order, index * order.choices, tell) for index, prompt in enumerate(prompts)
                 )
             )
+            caller().give_back(len(prompts) * order.choices * order.most - written)
             return Usage(prompt_tokens=count, completion_tokens=written, total_tokens=count + written)
 
     async def tokenise(self, text: str) -> list[int]:

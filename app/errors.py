@@ -5,6 +5,7 @@ Boundary: classes and one table. How an error is written as an answer is `app.pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ class FieldError(RequestError):
 
 
 class ModelNotFoundError(FieldError):
-    """A model by another name than that of the one served."""
+    """A model by a name that none of those served has."""
 
 
 class BlobError(RequestError):
@@ -60,7 +61,15 @@ class PositionError(RequestError):
 
 
 class OtherBundleError(RequestError):
-    """A session whose state belongs to another bundle than the one served."""
+    """A session whose state belongs to a bundle that is not served."""
+
+
+class UnauthorizedError(RequestError):
+    """A request without a key that holds."""
+
+
+class ForbiddenError(RequestError):
+    """A request that its key, or the page that sent it, may never make."""
 
 
 class ServiceError(PRUError):
@@ -77,6 +86,14 @@ class DrainingError(ServiceError):
 
 class OverloadedError(ServiceError):
     """More requests wait for the engine than the queue's limit."""
+
+
+class QuotaError(ServiceError):
+    """A key has used up its requests or tokens; in so many `seconds` there is enough for the same request."""
+
+    def __init__(self, seconds: float, message: str) -> None:
+        self.retry_after = max(1, math.ceil(seconds))
+        super().__init__(f"{message}; try again in {self.retry_after} seconds")
 
 
 class DeadlineError(ServiceError):
@@ -122,12 +139,15 @@ STATUS: dict[type[PRUError], HTTPStatus] = {
     SessionNotFoundError: HTTPStatus.NOT_FOUND,
     PositionError: HTTPStatus.CONFLICT,
     OtherBundleError: HTTPStatus.CONFLICT,
+    UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
     ServiceError: HTTPStatus.SERVICE_UNAVAILABLE,
     StartingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DrainingError: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     AnswerExistsError: HTTPStatus.CONFLICT,
     OverloadedError: HTTPStatus.TOO_MANY_REQUESTS,
+    QuotaError: HTTPStatus.TOO_MANY_REQUESTS,
     DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
 }
 """The status of every error class. A test finds every class of the tree here."""

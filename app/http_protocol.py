@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.access.headers import secured
 from app.problems import problem
 
 HEAD_BYTES = 64 * 2**10
@@ -24,6 +25,7 @@ _SEPARATORS = len(": \r\n")
 
 NOT_HTTP = "what was sent is no HTTP/1.1 request; mend the client, and speak no TLS to this port"
 TOO_LARGE = f"the request's target and header fields have more than {HEAD_BYTES} bytes; send less in them"
+TOO_MANY = "there are as many connections as may be at once; close those that are not used, or try again later"
 TOO_SLOW = "no request with all of its header fields came within {:g} seconds; send them at once"
 
 
@@ -32,6 +34,8 @@ class Protocol(HttpToolsProtocol):
 
     More than `HEAD_BYTES` of head are refused with 431, what is not HTTP with 400, and a head that is not there by the
     deadline with 408, where uvicorn would wait without end.
+
+    A connection beyond `PRU_MAX_CONNECTIONS`, WebSockets counted, is refused with 503 before anything is read from it.
 
     The parser keeps the pieces of a header field, or of a trailer, until it has the whole of it, however long that is.
     So bytes are counted for as long as it hands on nothing of a message.
@@ -48,6 +52,9 @@ class Protocol(HttpToolsProtocol):
         # The system gives up a connection of which the other side takes nothing for so long, closed already or not.
         milliseconds = math.ceil(self._deadline * 1000)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        if len(self.connections) > self._service.state.settings.max_connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY)
+            return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -112,12 +119,15 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         request_id = uuid.uuid4().hex
         response = problem(status, detail, request_id, headers={"Connection": "close", "X-Request-Id": request_id})
+        fields = (*self.server_state.default_headers, *secured(response.raw_headers))
         head = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
-        head += [b"%s: %s" % field for field in (*self.server_state.default_headers, *response.raw_headers)]
+        head += [b"%s: %s" % field for field in fields]
         self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
         logger: FilteringBoundLogger = self._service.state.logger
-        logger.info("refused", request_id=request_id, status=status.value)
+        # Whoever opens connections by the thousand must not fill the log.
+        write = logger.debug if status == HTTPStatus.SERVICE_UNAVAILABLE else logger.info
+        write("refused", request_id=request_id, status=status.value)
 
     @property
     def _deadline(self) -> float:

@@ -5,11 +5,11 @@ Boundary: a few facts that the lifespan and the server set and that routes and p
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
-from app.completions import Completions
 from app.errors import DrainingError, ServiceError, StartingError
-from app.model_service import ModelService
+from app.models.registry import Registry
 from app.sessions.service import SessionService
 
 
@@ -21,18 +21,20 @@ class Lifecycle:
         """Whether probes and refusals are answered before the service is ready; else connections wait until it is."""
         self.on_ready: Callable[[], None] = lambda: None
         """Called once the service takes requests."""
+        self.look_again: Callable[[], None] = lambda: None
+        """Reads the file of models again, where there is one."""
         self.failure: Exception | None = None
         self.draining = False
-        self._services: tuple[ModelService, SessionService, Completions] | None = None
+        self._serving: tuple[Registry, SessionService] | None = None
 
-    def set_ready(self, service: ModelService, sessions: SessionService, completions: Completions) -> None:
+    def set_ready(self, models: Registry, sessions: SessionService) -> None:
         """Take requests from now on."""
-        self._services = service, sessions, completions
+        self._serving = models, sessions
         self.on_ready()
 
     @property
-    def service(self) -> ModelService:
-        """What answers requests; `ServiceError` while nothing does."""
+    def models(self) -> Registry:
+        """The models that answer requests; `ServiceError` while none does."""
         return self._ready()[0]
 
     @property
@@ -40,17 +42,17 @@ class Lifecycle:
         """What answers requests for sessions; `ServiceError` while nothing does."""
         return self._ready()[1]
 
-    @property
-    def completions(self) -> Completions:
-        """What answers requests for completions and ids; `ServiceError` while nothing does."""
-        return self._ready()[2]
-
-    def _ready(self) -> tuple[ModelService, SessionService, Completions]:
+    def _ready(self) -> tuple[Registry, SessionService]:
         if self.failure is not None:
             raise ServiceError("the engine has failed; the log says why")
-        if self._services is not None:
-            return self._services
+        if self._serving is not None:
+            return self._serving
         raise StartingError("the model is being loaded; try again in a moment")
+
+    async def close_models(self) -> None:
+        """End every engine; nothing is answered any more."""
+        if self._serving is not None:
+            await asyncio.gather(*(model.close() for model in self._serving[0].now))
 
     def check_taking_requests(self) -> None:
         """Raise `DrainingError` once the service is stopping."""

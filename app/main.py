@@ -2,9 +2,10 @@
 
 Boundary: puts the parts together. `create_app` opens nothing; the lifespan does, and closes it.
 `uvicorn app.main:create_app --factory` serves the same routes by the environment's settings. What belongs to the
-process is then uvicorn's: `PRU_HOST`, `PRU_PORT` and `PRU_WORKERS` do not apply, nor do the limits on heads and on slow
-clients (`app.http_protocol`), the end of a process whose engine died, and the folder in which several workers add up
-their numbers, which `PROMETHEUS_MULTIPROC_DIR` must name.
+process is then uvicorn's: `PRU_HOST`, `PRU_PORT` and `PRU_WORKERS` do not apply, nor do the limits on heads, on
+connections and on slow clients (`app.http_protocol`), the refusal to listen beyond loopback without keys, one count of
+quotas for all workers, the end of a process whose engine died, and the folder in which several workers add up their
+numbers, which `PROMETHEUS_MULTIPROC_DIR` must name.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import perf_counter
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from structlog.typing import FilteringBoundLogger
 
 from app import problems
+from app.access.keyring import Keyring
+from app.access.middleware import AccessMiddleware
 from app.admission import Admission
-from app.completions import Completions
 from app.errors import StoreError
 from app.lifecycle import Lifecycle
 from app.logs import make_logger
 from app.metrics import Metrics
 from app.middleware import RequestMiddleware
-from app.model_service import ModelService
-from app.prefix_cache import PrefixCache
-from app.reader import RequestLimits
+from app.models.keeper import Keeper
+from app.models.registry import Registry
+from app.models.running import RunningModel, Surroundings
 from app.routes import (
     completions,
     documentation,
@@ -40,13 +44,13 @@ from app.routes import (
     sessions,
     tokenizer,
 )
-from app.scheduler import Scheduler
 from app.served_model import ServedModel, open_model
 from app.sessions import open_store
 from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
 from app.sessions.watched import WatchedStore
 from app.settings import Settings, load_settings
+from model.errors import PRUError
 
 VERSION = "0.1.0"
 
@@ -55,6 +59,13 @@ Errors are problem documents (RFC 9457) and carry the request's id; under `/v1` 
 
 PURGE_SECONDS = 60.0
 REOPEN_SECONDS = 1.0
+
+CORS: Any = {
+    "allow_methods": ["GET", "POST", "DELETE"],
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+    "expose_headers": ["Retry-After", "WWW-Authenticate", "X-Request-Id"],
+}
+"""What pages of the origins that are named may send, and see of answers. They get no cookies, since there are none."""
 
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI would record what failed validation, and that is the user's text."""
@@ -65,18 +76,22 @@ def create_app(
     served_model: ServedModel | None = None,
     logger: FilteringBoundLogger | None = None,
     store: SessionStore | None = None,
+    keyring: Keyring | None = None,
 ) -> FastAPI:
     """Make the application.
 
     `served_model` is what to serve in place of the settings' bundle, already opened. Without it the lifespan opens the
     bundle and raises `BundleError` where it is broken, so that no server starts with it. `store` keeps sessions, in
-    place of the settings' one.
+    place of the settings' one. `keyring` holds the keys, where processes share their quotas; without it the lifespan
+    reads the settings' ones and raises `ConfigurationError` where they cannot be read.
     """
     settings = settings or load_settings()
     numbers = Metrics()
     logger = logger or make_logger(settings.log_level)
     store = WatchedStore(store or open_store(settings.session_store), numbers, logger)
     lifecycle = Lifecycle()
+    keyring = keyring or Keyring(settings)
+    keyring.metrics = numbers
     app: FastAPI = FastAPIOffline(
         title="PRU",
         version=VERSION,
@@ -85,12 +100,17 @@ def create_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store),
+        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring),
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
     app.state.logger = logger
     app.state.metrics = numbers
+    app.add_middleware(
+        AccessMiddleware, keyring=keyring, open_routes=settings.open_routes, origins=settings.cors_origins
+    )
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(
         RequestMiddleware,
         lifecycle=lifecycle,
@@ -119,17 +139,24 @@ def _lifespan(
     numbers: Metrics,
     given: ServedModel | None,
     store: SessionStore,
+    keyring: Keyring,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """From a checked bundle to a drained engine. The engine warms up while probes are already answered."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        served = given if given is not None else await asyncio.to_thread(open_model, settings)
-        app.state.served_model = served
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for warning in keyring.load():
+            logger.warning("the keys are kept carelessly", reason=warning)
+        served = await asyncio.to_thread(_first, settings, given)
         admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
-        scheduler = Scheduler(served.build_engine, numbers, _on_death(lifecycle, logger), lambda: admission.inside)
-        start = asyncio.create_task(_start(settings, lifecycle, logger, numbers, served, scheduler, admission, store))
-        tasks = [start, asyncio.create_task(_keep_store(store, logger, numbers))]
+        around = Surroundings(settings, admission, numbers, _on_death(lifecycle, logger))
+        start = asyncio.create_task(_start(lifecycle, logger, served, around, store))
+        tasks = [
+            start,
+            asyncio.create_task(_follow(start)),
+            asyncio.create_task(_keep_store(store, logger, numbers)),
+            asyncio.create_task(keyring.watch(logger)),
+        ]
         if not lifecycle.answers_while_starting:
             await asyncio.wait([start])
         try:
@@ -139,11 +166,22 @@ def _lifespan(
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            await asyncio.to_thread(scheduler.close)
+            await lifecycle.close_models()
             await store.close()
+            keyring.close()
             logger.info("stopped")
 
     return lifespan
+
+
+def _first(settings: Settings, given: ServedModel | None) -> ServedModel:
+    """The default model. Since it was given, as to a worker that takes another's place, the file may have changed."""
+    if given is None:
+        return open_model(settings)
+    if settings.models is not None:
+        with suppress(PRUError):  # The log will have it, when the file is read for the other models.
+            return open_model(settings, given)
+    return given
 
 
 def _on_death(lifecycle: Lifecycle, logger: FilteringBoundLogger) -> Callable[[Exception], None]:
@@ -171,30 +209,38 @@ async def _keep_store(store: SessionStore, logger: FilteringBoundLogger, numbers
 
 
 async def _start(
-    settings: Settings,
     lifecycle: Lifecycle,
     logger: FilteringBoundLogger,
-    numbers: Metrics,
     served: ServedModel,
-    scheduler: Scheduler,
-    admission: Admission,
+    around: Surroundings,
     store: SessionStore,
-) -> None:
-    """Warm the engine up and open the service; remember what went wrong where that fails."""
+) -> Keeper | None:
+    """Run the default model and open the service, then run the others; remember what went wrong with the first.
+
+    Returns what keeps the models as their file has them, where there is a file.
+    """
     began = perf_counter()
+    settings = around.settings
     try:
-        limits = RequestLimits(texts=settings.max_texts, tokens=settings.max_tokens)
-        service = await ModelService.start(
-            served, scheduler, PrefixCache(settings.prefix_cache_bytes), admission, limits
-        )
-        sessions = SessionService(
-            service.identity, service.reader, service.suggestions, admission, store, settings.session_ttl_seconds
-        )
-        completions = Completions(service.identity, service.reader, admission)
-        numbers.serving(**service.identity.model_dump())
-        lifecycle.set_ready(service, sessions, completions)
+        default = await RunningModel.start(served, around)
+        models = Registry(default)
+        around.metrics.serving(**default.identity.model_dump())
+        lifecycle.set_ready(models, SessionService(models, around.admission, store, settings.session_ttl_seconds))
     except Exception as error:
         lifecycle.failure = error
         logger.error("the engine could not be started", error=error)
-    else:
-        logger.info("ready", **service.identity.model_dump(), seconds=round(perf_counter() - began, 3))
+        return None
+    logger.info("ready", **default.identity.model_dump(), seconds=round(perf_counter() - began, 3))
+    if settings.models is None:
+        return None
+    keeper = Keeper(settings.models, models, around, store, logger)
+    lifecycle.look_again = keeper.look_again
+    await keeper.look()
+    return keeper
+
+
+async def _follow(start: asyncio.Task[Keeper | None]) -> None:
+    """Keep the models as their file has them, once they are."""
+    await asyncio.wait([start])
+    if not start.cancelled() and (keeper := start.result()) is not None:
+        await keeper.follow()

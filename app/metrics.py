@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -23,6 +24,22 @@ SECONDS = (
 )
 """Bounds of the times' buckets: a step of the engine takes a third of a millisecond, a long text a minute."""
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """The instruments of one model of an application. Safe between threads."""
+
+    queue_seconds: Histogram
+    queued: Histogram
+    batch: Histogram
+    engine_seconds: Histogram
+    tokens_read: Counter
+    tokens_generated: Counter
+    dropped: Counter
+    hit: Counter
+    miss: Counter
+    cache_bytes: Gauge
 
 
 class Metrics:
@@ -44,31 +61,50 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=own,
         )
-        self.queue_seconds = Histogram(
+        self._queue_seconds = Histogram(
             "pru_queue_seconds",
             "From a reading's arrival to its first call of the engine.",
+            ["model"],
             buckets=SECONDS,
             registry=own,
         )
-        self.queued = Histogram(
-            "pru_queued_readings", "Readings that waited when a call of the engine began.", buckets=ROWS, registry=own
+        self._queued = Histogram(
+            "pru_queued_readings",
+            "Readings that waited when a call of the engine began.",
+            ["model"],
+            buckets=ROWS,
+            registry=own,
         )
-        self.batch = Histogram(
-            "pru_batch_rows", "Readings advanced by a call of the engine.", buckets=ROWS, registry=own
+        self._batch = Histogram(
+            "pru_batch_rows", "Readings advanced by a call of the engine.", ["model"], buckets=ROWS, registry=own
         )
-        self.engine_seconds = Histogram(
-            "pru_engine_seconds", "Time of a call of the engine, heads included.", buckets=SECONDS, registry=own
+        self._engine_seconds = Histogram(
+            "pru_engine_seconds",
+            "Time of a call of the engine, heads included.",
+            ["model"],
+            buckets=SECONDS,
+            registry=own,
         )
-        self.tokens_read = Counter("pru_tokens_read", "Tokens that the engine read.", registry=own)
-        self.tokens_generated = Counter("pru_tokens_generated", "Tokens that were drawn.", registry=own)
-        self.dropped = Counter(
-            "pru_readings_dropped", "Readings given up before they were finished: nobody waited any more.", registry=own
+        self._tokens_read = Counter("pru_tokens_read", "Tokens that the engine read.", ["model"], registry=own)
+        self._tokens_generated = Counter("pru_tokens_generated", "Tokens that were drawn.", ["model"], registry=own)
+        self._dropped = Counter(
+            "pru_readings_dropped",
+            "Readings given up before they were finished: nobody waited any more.",
+            ["model"],
+            registry=own,
         )
         self._lookups = Counter(
-            "pru_prefix_cache_lookups", "Texts looked up, by whether a beginning was known.", ["found"], registry=own
+            "pru_prefix_cache_lookups",
+            "Texts looked up, by whether a beginning was known.",
+            ["model", "found"],
+            registry=own,
         )
-        self.cache_bytes = Gauge(
-            "pru_prefix_cache_bytes", "Memory of remembered states.", multiprocess_mode="livesum", registry=own
+        self._cache_bytes = Gauge(
+            "pru_prefix_cache_bytes",
+            "Memory of remembered states.",
+            ["model"],
+            multiprocess_mode="livesum",
+            registry=own,
         )
         self.sessions = Gauge(
             "pru_sessions",
@@ -83,16 +119,32 @@ class Metrics:
             buckets=SECONDS,
             registry=own,
         )
+        self._key_requests = Counter(
+            "pru_key_requests", "Requests let in, by the name of their key.", ["key"], registry=own
+        )
+        self._key_tokens = Counter(
+            "pru_key_tokens",
+            "Tokens that requests asked to read or write, by the name of their key.",
+            ["key"],
+            registry=own,
+        )
+        self.models_broken = Gauge(
+            "pru_models_broken",
+            "1 while the file of models, or a bundle that it names, cannot be served as it is.",
+            multiprocess_mode="livemax",
+            registry=own,
+        )
         self._info = Gauge(
             "pru_model_info",
-            "1, for the model that is served.",
+            "1, for each model that is served by its name; 0 for one that was.",
             ["name", "sha256", "engine", "precision"],
             multiprocess_mode="max",
             registry=own,
         )
-        self.hit, self.miss = (self._lookups.labels(found) for found in ("true", "false"))
         self._counter_of = lru_cache(1024)(self._requests.labels)
         self._timer_of = lru_cache(256)(self._request_seconds.labels)
+        self._key_requests_of = lru_cache(1024)(self._key_requests.labels)
+        self._key_tokens_of = lru_cache(1024)(self._key_tokens.labels)
         self._store_timer_of = lru_cache(16)(self._store_seconds.labels)
 
     def answered(self, method: str, route: str | None, status: int, seconds: float) -> None:
@@ -100,13 +152,36 @@ class Metrics:
         self._counter_of(method, route or "none", str(status)).inc()
         self._timer_of(route or "none").observe(seconds)
 
+    def asked(self, key: str) -> None:
+        """Count a request of a key that holds, by its name: there are as many as keys."""
+        self._key_requests_of(key).inc()
+
+    def charged(self, key: str, tokens: int) -> None:
+        """Count tokens that are charged to a key."""
+        self._key_tokens_of(key).inc(tokens)
+
     def stored(self, operation: str, seconds: float) -> None:
         """Observe an operation of the session store."""
         self._store_timer_of(operation).observe(seconds)
 
-    def serving(self, name: str, sha256: str, engine: str, precision: str) -> None:
-        """Say which model is served."""
-        self._info.labels(name, sha256, engine, precision).set(1)
+    def of_model(self, name: str) -> ModelMetrics:
+        """The instruments of one model. Names are the operator's, never a client's."""
+        return ModelMetrics(
+            queue_seconds=self._queue_seconds.labels(name),
+            queued=self._queued.labels(name),
+            batch=self._batch.labels(name),
+            engine_seconds=self._engine_seconds.labels(name),
+            tokens_read=self._tokens_read.labels(name),
+            tokens_generated=self._tokens_generated.labels(name),
+            dropped=self._dropped.labels(name),
+            hit=self._lookups.labels(name, "true"),
+            miss=self._lookups.labels(name, "false"),
+            cache_bytes=self._cache_bytes.labels(name),
+        )
+
+    def serving(self, name: str, sha256: str, engine: str, precision: str, *, still: bool = True) -> None:
+        """Say which model is served, or is no more."""
+        self._info.labels(name, sha256, engine, precision).set(still)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All numbers, and their content type, in the format that a scraper's `Accept` prefers."""

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
+from app.access.headers import secured
 from app.errors import DrainingError
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
@@ -96,7 +97,10 @@ class RequestMiddleware:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         status = CLIENT_LEFT if exchange.client_left else exchange.status
         self._metrics.answered(method, route, status or 0, seconds)
-        write = self._logger.debug if route and route.startswith(_PROBES) else self._logger.info
+        # Whoever guesses keys must not fill the log: it hears of them by their number, from `app.access.keyring`.
+        quiet = status == HTTPStatus.UNAUTHORIZED or (route is not None and route.startswith(_PROBES))
+        key = {"key": scope["state"]["key"]} if "key" in scope["state"] else {}
+        write = self._logger.debug if quiet else self._logger.info
         write(
             "request",
             request_id=exchange.request_id,
@@ -104,6 +108,7 @@ class RequestMiddleware:
             route=route,
             status=status,
             milliseconds=round(seconds * 1000, 3),
+            **key,
         )
 
 
@@ -152,10 +157,11 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send on, with the request id in the response's headers."""
+        """Send on, with the request id and what every answer has in the response's headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode("ascii"))]
+            headers = secured(list(message.get("headers", ())))
+            message["headers"] = [*headers, (b"x-request-id", self.request_id.encode("ascii"))]
         await self._send(message)
 
     def close(self) -> None:

@@ -12,6 +12,9 @@ from app.schemas import Problem
 
 PREFIX = "/v1"
 
+_CODES: dict[int, str] = {HTTPStatus.UNAUTHORIZED: "invalid_api_key"}
+"""What clients tell an error by, where its type does not."""
+
 
 def speaks_openai(path: str) -> bool:
     """Whether requests for this path are answered in OpenAI's shapes."""
@@ -31,15 +34,15 @@ def openai_error(problem: Problem) -> OpenAIErrorAnswer:
         steps = first.pointer.split("/")
         param = steps[1].replace("~1", "/").replace("~0", "~") if len(steps) > 1 else None
         message = f"{param}: {first.detail}" if param else first.detail
-    unknown_model = problem.status == HTTPStatus.NOT_FOUND and param == "model"
-    return OpenAIErrorAnswer(
-        error=OpenAIError(
-            message=message, type=_type(problem.status), param=param, code="model_not_found" if unknown_model else None
-        )
+    code = (
+        "model_not_found" if problem.status == HTTPStatus.NOT_FOUND and param == "model" else _CODES.get(problem.status)
     )
+    return OpenAIErrorAnswer(error=OpenAIError(message=message, type=_type(problem.status), param=param, code=code))
 
 
 def _type(status: int) -> str:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "rate_limit_error"
+    if status == HTTPStatus.FORBIDDEN:
+        return "permission_error"
     return "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"

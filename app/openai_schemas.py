@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from app.schemas import Answer, FinishReason, Text, whole
+from app.schemas import Answer, FinishReason, ModelName, Text, whole
 from app.session_schemas import MAX_SEED, MAX_STOPS
 
 MAX_COMPLETION = 4096
@@ -76,9 +76,9 @@ class StreamOptions(OpenAIRequest):
 class CompletionRequest(OpenAIRequest):
     """Let the model write on after each prompt, or score the prompts."""
 
-    model: Annotated[
-        Text | None, Field(description="The served model's name, as `GET /v1/models` has it; may be left out.")
-    ] = None
+    model: Annotated[Text | None, Field(description="A model's name, as `GET /v1/models` has it; the default one.")] = (
+        None
+    )
     prompt: Annotated[
         Prompt | None,
         Field(
@@ -197,7 +197,7 @@ class ServedModelEntry(Answer):
 
 
 class ServedModels(Answer):
-    """All models that can be asked: one."""
+    """All models that can be asked, the default first."""
 
     object: Literal["list"] = "list"
     data: list[ServedModelEntry]
@@ -222,6 +222,7 @@ class TokenizeRequest(OpenAIRequest):
     """Ask for a text's ids. Fields nobody knows are ignored; no token is ever added."""
 
     prompt: Annotated[Text, Field(description="Every newline in it is `<eos>`, and so is a literal `<eos>`.")]
+    model: ModelName = None
 
 
 class TokenizeAnswer(Answer):
@@ -235,6 +236,7 @@ class DetokenizeRequest(OpenAIRequest):
     """Ask for the text of ids."""
 
     tokens: Annotated[list[Id], Field(fail_fast=True, description="Ids of the model's vocabulary.")]
+    model: ModelName = None
 
 
 class DetokenizeAnswer(Answer):

@@ -24,33 +24,37 @@ class PrefixCache:
     A key is a keyed digest of the ids, of 128 bits, so that no text can be made to meet another's state. Looking one up
     passes over the ids once, however long, and takes a digest at each length up to theirs that some entry has.
 
+    Entries are told apart by their owner, and so are their lengths: how long a text takes tells nothing of what others
+    have read. It costs memory, since a text that two owners read is kept for each, and time, since each reads it. The
+    memory is one for all, so that how much others read may push out what one has: that alone can be noticed.
+
     Not safe between threads: tables change between the steps of a lookup.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._key = secrets.token_bytes(32)
-        self._rows: OrderedDict[bytes, tuple[int, Floats]] = OrderedDict()
-        """Length and row of each entry, the least recently used first."""
-        self._lengths: list[int] = []
-        """Lengths that some entry has, ascending."""
-        self._entries_of: Counter[int] = Counter()
+        self._rows: OrderedDict[bytes, tuple[_Shelf, int, Floats]] = OrderedDict()
+        """Whose each entry is, its length and its row; the least recently used first."""
+        self._shelves: dict[str, _Shelf] = {}
         self.bytes = 0
         """What the entries are counted with: their rows and `OVERHEAD` each."""
 
-    def longest(self, ids: Ids) -> tuple[int, Floats | None]:
+    def longest(self, ids: Ids, owner: str = "") -> tuple[int, Floats | None]:
         """How many ids the longest beginning of `ids` [n] has whose state is here, and that row [S], for reading only.
 
         0 and None where there is none. What is found counts as used just now.
         """
-        known = [(length, digest) for length, digest in self._digests(ids) if digest in self._rows]
+        if (shelf := self._shelves.get(owner)) is None:
+            return 0, None
+        known = [(length, digest) for length, digest in self._digests(ids, shelf) if digest in self._rows]
         if not known:
             return 0, None
         length, digest = known[-1]
         self._rows.move_to_end(digest)
-        return length, self._rows[digest][1]
+        return length, self._rows[digest][2]
 
-    def put(self, ids: Ids, state: Floats) -> None:
+    def put(self, ids: Ids, state: Floats, owner: str = "") -> None:
         """Remember a copy of the row [S] after all of `ids` [n]; where there is one already, it counts as used.
 
         A row that is larger than the whole cache is not kept.
@@ -58,18 +62,17 @@ class PrefixCache:
         size = state.nbytes + OVERHEAD
         if size > self._max_bytes:
             return
-        digest = hashlib.blake2b(ids.tobytes(), digest_size=16, key=self._key).digest()
+        if (shelf := self._shelves.get(owner)) is None:
+            shelf = self._shelves[owner] = _Shelf(owner)
+        digest = hashlib.blake2b(ids.tobytes(), digest_size=16, key=self._key, person=shelf.person).digest()
         if digest in self._rows:
             self._rows.move_to_end(digest)
             return
         row = state.copy()
         row.flags.writeable = False
-        length = len(ids)
-        self._rows[digest] = length, row
+        self._rows[digest] = shelf, len(ids), row
         self.bytes += size
-        self._entries_of[length] += 1
-        if self._entries_of[length] == 1:
-            insort(self._lengths, length)
+        shelf.add(len(ids))
         while self.bytes > self._max_bytes:
             self._forget_oldest()
 
@@ -77,18 +80,40 @@ class PrefixCache:
         return len(self._rows)
 
     def _forget_oldest(self) -> None:
-        _, (length, row) = self._rows.popitem(last=False)
+        _, (shelf, length, row) = self._rows.popitem(last=False)
         self.bytes -= row.nbytes + OVERHEAD
-        self._entries_of[length] -= 1
-        if not self._entries_of[length]:
-            del self._entries_of[length]
-            del self._lengths[bisect_left(self._lengths, length)]
+        shelf.remove(length)
+        if not shelf.lengths:
+            del self._shelves[shelf.owner]
 
-    def _digests(self, ids: Ids) -> Iterator[tuple[int, bytes]]:
-        """The digest of each beginning of `ids` that is as long as some entry, the shortest first."""
-        running = hashlib.blake2b(digest_size=16, key=self._key)
+    def _digests(self, ids: Ids, shelf: _Shelf) -> Iterator[tuple[int, bytes]]:
+        """The digest of each beginning of `ids` that is as long as some entry of the shelf, the shortest first."""
+        running = hashlib.blake2b(digest_size=16, key=self._key, person=shelf.person)
         read = 0
-        for length in self._lengths[: bisect_right(self._lengths, len(ids))]:
+        for length in shelf.lengths[: bisect_right(shelf.lengths, len(ids))]:
             running.update(ids[read:length].tobytes())
             read = length
             yield length, running.copy().digest()
+
+
+class _Shelf:
+    """The lengths that some entry of an owner has."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.person = hashlib.sha256(owner.encode()).digest()[: hashlib.blake2b.PERSON_SIZE]
+        """What makes the digests of one owner's ids others than those of another's."""
+        self.lengths: list[int] = []
+        """Ascending."""
+        self._entries_of: Counter[int] = Counter()
+
+    def add(self, length: int) -> None:
+        self._entries_of[length] += 1
+        if self._entries_of[length] == 1:
+            insort(self.lengths, length)
+
+    def remove(self, length: int) -> None:
+        self._entries_of[length] -= 1
+        if not self._entries_of[length]:
+            del self._entries_of[length]
+            del self.lengths[bisect_left(self.lengths, length)]

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
-from app.errors import STATUS, TOLD, FieldError, PositionError
+from app.errors import STATUS, TOLD, FieldError, PositionError, QuotaError, UnauthorizedError
 from app.openai_errors import openai_error, openai_status, speaks_openai
 from app.schemas import FieldProblem, Problem
 from model.errors import PRUError
@@ -46,7 +46,12 @@ def problem(
 
 def problem_of(error: PRUError, request_id: str) -> Response:
     """The refusal that one of the project's errors is."""
-    return ProblemResponse(document_of(error, request_id))
+    headers: dict[str, str] = {}
+    if isinstance(error, QuotaError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return ProblemResponse(document_of(error, request_id), headers)
 
 
 def document_of(error: Exception, request_id: str) -> Problem:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from app.access.caller import caller
 from app.errors import FieldError
 from app.prefix_cache import PrefixCache
 from app.reading import Reading, Result, no_ids
@@ -78,11 +79,12 @@ class Reader:
 
     async def read_from_start(self, ids: Ids, *, likely: bool = False) -> Result:
         """Read a whole text, from the longest beginning of it that was read before and is remembered."""
-        known, state = self._cache.longest(ids)
+        owner = caller().name
+        known, state = self._cache.longest(ids, owner)
         (self.metrics.miss if state is None else self.metrics.hit).inc()
         result = await self.read(self.root if state is None else state, ids[known:], likely=likely)
         if known < len(ids):
-            self._cache.put(ids, result.state)
+            self._cache.put(ids, result.state, owner)
             self.metrics.cache_bytes.set(self._cache.bytes)
         return result
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.metrics import Metrics
+from app.metrics import ModelMetrics
 from app.pace import Pace
 from app.reading import Reading, Result, advance
 from model.errors import EngineError, EngineMemoryError
@@ -66,7 +66,7 @@ class Scheduler:
     def __init__(
         self,
         build: Callable[[], Engine],
-        metrics: Metrics,
+        metrics: ModelMetrics,
         on_death: Callable[[Exception], None] = lambda _: None,
         crowd: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -115,7 +115,7 @@ class Scheduler:
         return await built
 
     def close(self) -> None:
-        """Finish what waits, and end the thread."""
+        """Finish what waits, and end the thread. What is asked later is an error."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -131,7 +131,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         tickets = [_Ticket(reading, loop) for reading in readings]
         with self._wake:
-            if self._dead:
+            if self._dead or self._closing:
                 raise EngineError("the engine has stopped")
             self._arrived.extend(tickets)
             # The thread is not woken for less than it waits for: it would have to ask this one for the interpreter.

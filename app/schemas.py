@@ -63,6 +63,9 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+ModelName = Annotated[Text | None, Field(description="Which model is to answer, by its name; the default one.")]
+
+
 class Suggesting(Request):
     """Which of the next words a request wants to see."""
 
@@ -78,6 +81,7 @@ class PredictRequest(Suggesting):
     """Ask for the most likely next words."""
 
     text: Annotated[Text, Field(description="What came before: whole words. May be empty.")]
+    model: ModelName = None
 
 
 class PerplexityRequest(Request):
@@ -91,6 +95,7 @@ class PerplexityRequest(Request):
     return_tokens: Annotated[bool, Field(description="Also return every token's score.")] = False
     return_words: Annotated[bool, Field(description="Also return every typed word's score.")] = False
     include_eos: Annotated[bool, Field(description="Score the <eos> that ends each text.")] = True
+    model: ModelName = None
 
     @model_validator(mode="after")
     def _text_or_texts(self) -> Self:
@@ -207,6 +212,10 @@ class ModelCard(Answer):
     """What is served, how good it is, and what a request may ask of it."""
 
     model: ModelIdentity
+    models: Annotated[list[str], Field(description="Names of all models that answer, the default first.")]
+    trouble: Annotated[
+        str | None, Field(description="Why others do not answer, or older ones do; the log has the details.")
+    ]
     convention: Annotated[str, Field(description="How the model's corpus writes text.")]
     vocabulary_size: int
     architecture: dict[str, Any]

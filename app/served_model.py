@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.schemas import ModelIdentity
@@ -15,6 +16,18 @@ from model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from app.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is from and how it is to be run."""
+
+    name: str | None
+    """What it is called; None for the bundle's own name."""
+    bundle: Path
+    engine: str
+    precision: str
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -28,29 +41,49 @@ class ServedModel:
     """The parts of the manifest that `GET /model` shows: architecture, metrics, training, licence, attribution."""
     build_engine: Callable[[], Engine]
     """Builds the engine anew at every call; `EngineError` where bundle or machine lack what the settings name."""
+    source: Source | None = None
+    """Where it was opened, if from a bundle."""
+
+    def is_of(self, source: Source) -> bool:
+        """Whether this is what opening a source gives now; `BundleError` where it cannot be opened."""
+        from model.bundle import bundle_sha256  # noqa: PLC0415 - as in `open_source`
+
+        return self.source == source and self.sha256 == bundle_sha256(source.bundle)
 
     def identity(self, engine: Engine) -> ModelIdentity:
         """What every answer of this model on this engine carries."""
         return ModelIdentity(name=self.name, sha256=self.sha256, engine=engine.name, precision=engine.precision)
 
 
-def open_model(settings: Settings) -> ServedModel:
-    """Check every file of the bundle that the settings name and read its vocabulary; `BundleError` where it is broken.
+def open_model(settings: Settings, given: ServedModel | None = None) -> ServedModel:
+    """Open the bundle that the settings name, or the default one of their file of models, unless `given` is that.
 
-    Takes a fraction of a second; the engine's library is loaded only when the engine is built.
+    Takes a fraction of a second; the engine's library is loaded only when the engine is built. Raises `BundleError`
+    where the bundle is broken, `ConfigurationError` where the file is.
     """
+    source = Source(None, settings.bundle, settings.engine, settings.precision, settings.threads)
+    if settings.models is not None:
+        from app.models.file import read_models  # noqa: PLC0415 - is made of what is here
+
+        plan = read_models(settings.models, settings)
+        source = plan.sources[plan.default]
+    return given if given is not None and given.is_of(source) else open_source(source)
+
+
+def open_source(source: Source) -> ServedModel:
+    """Check every file of a bundle and read its vocabulary; `BundleError` where it is broken."""
     from model.bundle import open_bundle  # noqa: PLC0415 - keeps `python -m app --help` from reading what it never uses
 
-    bundle = open_bundle(settings.bundle)
+    bundle = open_bundle(source.bundle)
     manifest = bundle.manifest.model_dump(mode="json")
 
     def build_engine() -> Engine:
         from app.engines import load_engine  # noqa: PLC0415 - loads the engine's library, on the engine's thread
 
-        return load_engine(bundle, settings.precision, settings.threads, settings.engine)
+        return load_engine(bundle, source.precision, source.threads, source.engine)
 
     return ServedModel(
-        name=manifest["name"],
+        name=source.name or manifest["name"],
         sha256=bundle.sha256,
         vocabulary=bundle.vocabulary(),
         card={
@@ -61,4 +94,5 @@ def open_model(settings: Settings) -> ServedModel:
             "attribution": manifest["attribution"],
         },
         build_engine=build_engine,
+        source=source,
     )

@@ -7,17 +7,20 @@ that neither a broken bundle nor a taken port starts a server.
 from __future__ import annotations
 
 import gc
+import ipaddress
 import math
 import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from app import metrics
+from app.access.keyring import Keyring
 from app.http_protocol import Protocol
 from app.lifecycle import Lifecycle
 from app.logs import capture_library_logs, make_logger
@@ -61,15 +64,22 @@ def run(settings: Settings, served: ServedModel) -> None:
     """Serve a checked bundle until a signal; raise `EngineError` where its engine could not be started, or died."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    keyring = Keyring(settings)
+    keyring.load()
+    check_reach(settings, keyring)
+    if settings.models is not None:
+        # Heard once there is something to read again; until then it must not end the process.
+        signal.signal(signal.SIGHUP, lambda _, __: None)
     listeners = listen(settings.host, settings.port, settings.workers)
     logger = make_logger(settings.log_level)
     capture_library_logs(logger)
     host, port = listeners[0].getsockname()[:2]
-    logger.info("listening", host=host, port=port, bundle=str(settings.bundle))
-    worker = become_worker(listeners, logger, metrics.forget) if len(listeners) > 1 else None
+    logger.info("listening", host=host, port=port, bundle=str(settings.models or settings.bundle))
+    forwarded = {signal.SIGHUP} if settings.models is not None else set()
+    worker = become_worker(listeners, logger, metrics.forget, forwarded) if len(listeners) > 1 else None
     if worker:
         metrics.write_at(worker.place)
-    app = create_app(settings, served, logger)
+    app = create_app(settings, served, logger, keyring=keyring)
     lifecycle: Lifecycle = app.state.lifecycle
 
     def on_ready() -> None:
@@ -80,6 +90,8 @@ def run(settings: Settings, served: ServedModel) -> None:
             worker.tell_ready()
 
     lifecycle.on_ready = on_ready
+    if settings.models is not None:
+        signal.signal(signal.SIGHUP, lambda _, __: lifecycle.look_again())
     # A worker's refusals while it starts would come between the answers of others.
     lifecycle.answers_while_starting = worker is None
     config = uvicorn.Config(
@@ -96,6 +108,19 @@ def run(settings: Settings, served: ServedModel) -> None:
     Server(config, lifecycle, logger, worker).run(sockets=[worker.listener if worker else listeners[0]])
     if lifecycle.failure is not None:
         raise EngineError(f"the engine failed: {lifecycle.failure}")
+
+
+def check_reach(settings: Settings, keyring: Keyring) -> None:
+    """Raise `ConfigurationError` where others than this machine could reach a service that needs no keys."""
+    if keyring.is_needed or settings.allow_anonymous:
+        return
+    with suppress(OSError):  # What is no address at all is for `listen` to say.
+        for *_, address in socket.getaddrinfo(settings.host, None, type=socket.SOCK_STREAM):
+            if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+                raise ConfigurationError(
+                    f"PRU_HOST is {settings.host}, where others than this machine may ask, and there are no keys; make "
+                    "one with `pru keys new NAME`, or say that everybody may with PRU_ALLOW_ANONYMOUS=true"
+                )
 
 
 def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:

@@ -10,7 +10,18 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from app.schemas import Answer, FinishReason, ModelIdentity, Prediction, Request, Suggesting, Text, TokenScore, whole
+from app.schemas import (
+    Answer,
+    FinishReason,
+    ModelIdentity,
+    ModelName,
+    Prediction,
+    Request,
+    Suggesting,
+    Text,
+    TokenScore,
+    whole,
+)
 
 MAX_TTL = 30 * 24 * 3600
 MAX_GENERATED = 1000
@@ -28,6 +39,7 @@ class CreateRequest(Request):
     """Start a session."""
 
     text: Annotated[Text, Field(description="What has been written so far: whole words. May be empty.")] = ""
+    model: ModelName = None
     ttl: Annotated[
         float | None, Field(ge=1, le=MAX_TTL, description="Seconds it lives after its last use; the server's default.")
     ] = None

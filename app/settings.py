@@ -6,18 +6,23 @@ Boundary: values and their limits only; nothing here opens a file or a socket.
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.errors import ConfigurationError
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the folder that workers share for their numbers: no setting, but the library's own."""
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+OpenRoute = Literal["probes", "metrics", "docs", "playground", "model", "tokenizer"]
+"""Routes that may be open to all: those that ask the engine nothing."""
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]+)?|https?://\[[0-9a-f:.]+\](?::[0-9]+)?")
 
 
 class LogLevel(StrEnum):
@@ -47,11 +52,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PRU_", frozen=True, extra="forbid")
 
     bundle: Path = Field(PROJECT_ROOT / "bundles" / "wikitext-2", description="Bundle folder.")
+    models: Path | None = Field(None, description="File that names the bundles to serve, in place of one bundle.")
     engine: str = Field("auto", description="Engine; auto takes the fastest that bundle and machine are known to run.")
     precision: str = Field("auto", description="Precision of the engine; auto takes the fastest.")
     threads: int = Field(default_factory=usable_cores, ge=1, le=256, description="Threads of the engine.")
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on; without keys only one of this machine's own."
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(
         1,
@@ -72,7 +80,30 @@ class Settings(BaseSettings):
     prefix_cache_bytes: int = Field(128 * 2**20, ge=0, description="Memory for states of texts that were read.")
     queue_limit: int = Field(256, ge=0, description="Most requests that wait for the engine.")
     queue_tokens: int = Field(1_000_000, ge=1, description="Most tokens of all requests that wait, together.")
+    max_connections: int = Field(1000, ge=1, description="Most connections of one serving process at once.")
     deadline_seconds: float = Field(60.0, gt=0, le=3600, description="Longest time a request waits and runs.")
+
+    keys_file: Path | None = Field(None, description="File of the keys that callers need; see `pru keys`.")
+    keys: str = Field("", description="The same as text, in place of a file.", repr=False)
+    open_routes: Annotated[frozenset[OpenRoute], NoDecode] = Field(
+        frozenset({"probes", "metrics", "docs", "playground"}), description="What needs no key, separated by commas."
+    )
+    allow_anonymous: bool = Field(False, description="Whether to listen on other addresses than loopback without keys.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may ask, as https://HOST or https://HOST:PORT, separated by commas."
+    )
+
+    @field_validator("open_routes", "cors_origins", mode="before")
+    @classmethod
+    def _separate(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ORIGIN.fullmatch(origin) for origin in value):
+            raise ValueError("an origin is https://HOST or https://HOST:PORT, in lower case and without a path")
+        return value
 
 
 def load_settings(**given: str | None) -> Settings:
@@ -82,7 +113,7 @@ def load_settings(**given: str | None) -> Settings:
         return Settings(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0])
         if name in options:
             raise ConfigurationError(f"{option_of(name)}: {first['msg']}; correct or leave out this option") from None
         raise ConfigurationError(f"{variable_of(name)}: {first['msg']}; correct or unset this variable") from None

@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -58,15 +58,18 @@ class Worker:
 
 
 def become_worker(
-    listeners: Sequence[socket.socket], logger: FilteringBoundLogger, on_end: Callable[[int], None]
+    listeners: Sequence[socket.socket],
+    logger: FilteringBoundLogger,
+    on_end: Callable[[int], None],
+    forwarded: Set[signal.Signals] = frozenset(),
 ) -> Worker:
     """Start a worker for each listener and return in each; in the parent, replace those that end, until a signal.
 
     A second signal kills those that did not end at the first. A first worker that ends before it was ready would do so
     again: it ends the others, and its status is the parent's. `on_end` is told, in the parent, the place of each that
-    ended.
+    ended. Signals that are `forwarded` are every worker's.
     """
-    return _Parent(listeners, logger, on_end).run()
+    return _Parent(listeners, logger, on_end, forwarded).run()
 
 
 @dataclass
@@ -81,11 +84,17 @@ class _Child:
 
 class _Parent:
     def __init__(
-        self, listeners: Sequence[socket.socket], logger: FilteringBoundLogger, on_end: Callable[[int], None]
+        self,
+        listeners: Sequence[socket.socket],
+        logger: FilteringBoundLogger,
+        on_end: Callable[[int], None],
+        forwarded: Set[signal.Signals],
     ) -> None:
         self._listeners = listeners
         self._logger = logger
         self._on_end = on_end
+        self._forwarded = forwarded
+        self._heard = _SIGNALS | forwarded
         self._pid = os.getpid()
         self._running: dict[int, _Child] = {}
         self._proven: set[socket.socket] = set()
@@ -94,7 +103,7 @@ class _Parent:
         self._status = 0
 
     def run(self) -> Worker:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._heard)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         missing = list(self._listeners)
         while True:
@@ -126,14 +135,18 @@ class _Parent:
         for other in self._listeners:
             if other is not listener:
                 other.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._heard)
         return Worker(listener, place, self._pid, says)
 
     def _wait(self) -> list[socket.socket]:
         """Wait for a signal and do as it says; the listeners that want a new worker."""
-        heard = signal.sigwaitinfo(_SIGNALS)
+        heard = signal.sigwaitinfo(self._heard)
         if heard.si_signo in _STOP:
             self._stop()
+            return []
+        if heard.si_signo in self._forwarded:
+            for pid in self._running:
+                os.kill(pid, heard.si_signo)
             return []
         if heard.si_signo == _LEAVING:
             child = self._running.get(heard.si_pid)

@@ -41,9 +41,9 @@ async def appends(port: int, count: int, seconds: float) -> Load:
     return measured
 
 
-async def predictions(port: int, count: int, seconds: float) -> Load:
+async def predictions(port: int, count: int, seconds: float, key: str = "") -> Load:
     """Each of some clients asks for the word after ten that were not read before."""
-    clients = [await StreamClient.connect(port) for _ in range(count)]
+    clients = [await StreamClient.connect(port, key) for _ in range(count)]
 
     async def ask(client: StreamClient, _: int) -> None:
         await client.post("/predict", {"text": words(10)})

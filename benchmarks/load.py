@@ -16,14 +16,15 @@ from typing import Any
 class StreamClient:
     """One connection that sends a request at a time; `RuntimeError` for an answer that is none."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> None:
         self._reader = reader
         self._writer = writer
+        self._key = f"Authorization: Bearer {key}\r\n" if key else ""
 
     @classmethod
-    async def connect(cls, port: int) -> StreamClient:
-        """A new connection to this machine."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, port: int, key: str = "") -> StreamClient:
+        """A new connection to this machine; `key` goes with every request."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port), key)
 
     async def ask(self, path: str, fields: dict[str, Any]) -> tuple[bytes, bytes]:
         """Head and body of the answer to a POST, whatever its status."""
@@ -54,9 +55,8 @@ class StreamClient:
 
     def _send(self, path: str, fields: dict[str, Any]) -> None:
         body = json.dumps(fields).encode()
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        content = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{self._key}{content}\r\n"
         self._writer.write(head.encode() + body)
 
 

@@ -38,18 +38,32 @@ class Server:
 
     def peak_bytes(self) -> int:
         """Largest resident memory so far, as Linux counts it."""
+        return self._status("VmHWM")
+
+    def resident_bytes(self) -> int:
+        """Resident memory now."""
+        return self._status("VmRSS")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.process_id}/status").read_text()
-        [kibibytes] = re.findall(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
+        [kibibytes] = re.findall(rf"^{name}:\s+([0-9]+) kB$", status, re.MULTILINE)
         return int(kibibytes) << 10
 
 
 @contextmanager
 def serving(
-    bundle: Path, threads: int, folder: Path, workers: int = 1, session_store: str | None = None
+    bundle: Path,
+    threads: int,
+    folder: Path,
+    workers: int = 1,
+    session_store: str | None = None,
+    *,
+    models: Path | None = None,
+    keys: str = "",
 ) -> Iterator[Server]:
-    """A ready server of `bundle`, its engine on `threads` threads and other settings at their defaults.
+    """A ready server of `bundle`, or of a file of `models`, with other settings at their defaults.
 
-    Its log and whatever it keeps go into a new `folder`.
+    With `keys`, the text of a key file, it needs them. Its log and whatever it keeps go into a new `folder`.
     """
     folder.mkdir(parents=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PRU_")}
@@ -60,8 +74,12 @@ def serving(
         "PRU_PORT": "0",
         "XDG_STATE_HOME": str(folder),
     }
+    if keys:
+        settings["PRU_KEYS"] = keys
     if session_store is not None:
         settings["PRU_SESSION_STORE"] = session_store
+    if models is not None:
+        settings["PRU_MODELS"] = str(models)
     log = folder / "log"
     # A file takes the log's lines without anyone who reads them and takes time from the server.
     with log.open("wb") as output:

@@ -10,8 +10,11 @@ Boundary: files and their sums. Knows nothing of how an artefact is made or run,
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +30,8 @@ from model.vocabulary import Vocabulary
 
 FORMAT_VERSION = 2
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+MAX_MANIFEST_BYTES = 4 << 20
+"""Far more than a manifest has, and little to read."""
 
 _MEND = "restore the file, or export the bundle again"
 
@@ -123,14 +128,7 @@ def open_bundle(folder: Path, verify: bool = True) -> Bundle:
     leaves the folder or passes through a link.
     """
     path = folder / MANIFEST
-    if not folder.is_dir():
-        raise BundleError(f"{folder} is not a folder; give the folder that `pru export` wrote")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise BundleError(f"{path} is missing; give a folder that `pru export` wrote") from None
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+    data = _read_manifest(folder)
     manifest = _parse(path, data)
     for name, expected in manifest.files.items():
         _check(folder, name, expected, verify)
@@ -138,6 +136,11 @@ def open_bundle(folder: Path, verify: bool = True) -> Bundle:
     if unlisted := sorted(set(needed) - manifest.files.keys()):
         raise BundleError(f"{path} holds no sum of {unlisted[0]}; export the bundle again")
     return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
+
+
+def bundle_sha256(folder: Path) -> str:
+    """The name of the bundle that is in a folder now, nothing of it checked; `BundleError` where it has no manifest."""
+    return hashlib.sha256(_read_manifest(folder)).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -157,6 +160,27 @@ def sums_of(folder: Path) -> dict[str, FileSum]:
 def _artefacts(manifest: Manifest) -> Iterator[Artefact]:
     for precisions in manifest.engines.values():
         yield from precisions.values()
+
+
+def _read_manifest(folder: Path) -> bytes:
+    """The manifest's bytes, if it is a plain file of a sane size: a device would never end, a pipe never begin."""
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is not a folder; give the folder that `pru export` wrote")
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BundleError(f"{path} is no plain file; {_MEND}")
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing; give a folder that `pru export` wrote") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BundleError(f"{path} is a link; a bundle holds only files of its own: {_MEND}") from None
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES:,} bytes, which no manifest is; {_MEND}")
+    return data
 
 
 def _parse(path: Path, data: bytes) -> Manifest:
@@ -185,9 +209,9 @@ def _check(folder: Path, name: str, expected: FileSum, verify: bool) -> None:
         raise BundleError(f"{folder / MANIFEST} names {name!r}, which is not a path inside the bundle; {_MEND}")
     path = folder / relative
     steps = [path, *path.parents][: len(relative.parts)]
-    if linked := next((step for step in steps if step.is_symlink()), None):
-        raise BundleError(f"{linked} is a link; a bundle holds only files of its own: {_MEND}")
     try:
+        if linked := next((step for step in steps if step.is_symlink()), None):
+            raise BundleError(f"{linked} is a link; a bundle holds only files of its own: {_MEND}")
         if not path.is_file():
             raise BundleError(f"{path} is missing; {_MEND}")
         if (size := path.stat().st_size) != expected.bytes:

@@ -50,6 +50,17 @@ def test_every_service_is_confined_and_reached_from_the_loopback_alone() -> None
         assert service.keys() & {"cap_add", "devices", "ipc", "network_mode", "pid", "privileged"} == set(), name
 
 
+def test_what_only_this_machine_reaches_is_open_without_keys_and_takes_the_callers() -> None:
+    ours = [service for service in services().values() if service["image"] in OURS]
+    assert len(ours) == 3
+    for service in ours:
+        assert service["environment"]["PRU_ALLOW_ANONYMOUS"] == "true"
+        assert service["environment"]["PRU_KEYS"] == "${PRU_KEYS:-}"
+    for name in ("Dockerfile", "Dockerfile.gpu"):
+        assert "PRU_HOST=0.0.0.0" in (ROOT / name).read_text()
+        assert "PRU_ALLOW_ANONYMOUS=true \\" not in (ROOT / name).read_text()
+
+
 def test_images_of_others_are_named_with_their_version() -> None:
     images = {service["image"] for service in services().values()} - OURS
     assert len(images) == 4
@@ -76,7 +87,7 @@ def test_the_service_on_a_gpu_is_the_other_one_with_a_gpu() -> None:
         "profiles", "build", "image", "ports", "environment", "tmpfs", "volumes", "deploy",
     }  # fmt: skip
     assert (ROOT / gpu["build"]["dockerfile"]).is_file()
-    assert gpu["environment"] == {"PRU_ENGINE": "auto"}
+    assert gpu["environment"] == {**plain["environment"], "PRU_ENGINE": "auto"}
     assert gpu["volumes"] == ["gpu-data:/data"]
     # Triton compiles libraries into it and loads them from there.
     assert gpu["tmpfs"] == ["/tmp:exec"]

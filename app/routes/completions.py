@@ -14,7 +14,7 @@ from app.reader import aside
 from app.routes.documentation import OPENAI_REFUSALS, OPENAI_UNKNOWN, OPENAI_UNREADY
 from app.routes.events import failed
 from app.routes.model import require_json
-from app.routes.state import completions
+from app.routes.state import model_of, models
 from app.running import Running, Tell
 from app.schemas import Answer
 
@@ -49,14 +49,17 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
     model's own over the whole vocabulary; `<unk>` has its place among them and is never written. A choice ends with
     `<eos>`, which the arrays hold and the text does not, before a stop text, or after `max_tokens`.
     """
-    answering = completions(request)
+    chosen = model_of(request, body.model)
+    answering = chosen.completions
     if not body.stream:
-        answer = await answering.answer(body)
+        with chosen:
+            answer = await answering.answer(body)
         size = sum(len(choice.text) for choice in answer.choices)
         return Response(await aside(size, answer.model_dump_json), media_type="application/json")
 
     async def write(tell: Tell[Piece]) -> None:
-        tell(await answering.write(body, tell))
+        with chosen:
+            tell(await answering.write(body, tell))
 
     pieces = Running(write)
     tell_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -64,15 +67,16 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
 
 
 @router.get("/models", responses=OPENAI_UNREADY, summary="The models served")
-async def models(request: Request) -> ServedModels:
-    """The one model that is served."""
-    return ServedModels(data=[completions(request).model])
+async def all_models(request: Request) -> ServedModels:
+    """Every model that can be asked by its name, the default first."""
+    registry = models(request)
+    return ServedModels(data=[registry.named(name).completions.model for name in registry.names])
 
 
 @router.get("/models/{model}", responses=OPENAI_UNKNOWN | OPENAI_UNREADY, summary="A model served")
 async def model(model: str, request: Request) -> ServedModelEntry:
-    """The model that is served, by its name."""
-    return completions(request).find_model(model)
+    """A model that can be asked, by its name."""
+    return model_of(request, model).completions.model
 
 
 async def _events(

@@ -14,13 +14,15 @@ from app.schemas import Problem
 
 MEANING = {
     HTTPStatus.BAD_REQUEST: "The body cannot be parsed.",
-    HTTPStatus.NOT_FOUND: "There is no such session, or it has expired.",
+    HTTPStatus.UNAUTHORIZED: "Keys are needed, and the request has none that holds.",
+    HTTPStatus.FORBIDDEN: "The key may not do this.",
+    HTTPStatus.NOT_FOUND: "There is no such model or session, or it has expired.",
     HTTPStatus.REQUEST_TIMEOUT: "The body did not come within the deadline.",
     HTTPStatus.CONFLICT: "The session stands elsewhere (`position`), or belongs to another bundle.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is compressed, or not called JSON.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A field is wrong; `errors` says which.",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests wait; see Retry-After.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests wait, or the key's quota is used up; see Retry-After.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The service is starting or stopping.",
     HTTPStatus.GATEWAY_TIMEOUT: "The request was not done within the deadline.",
 }
@@ -46,9 +48,20 @@ RETRY_AFTER_FIELD = {
     }
 }
 
+AUTHENTICATE_FIELD = {
+    "WWW-Authenticate": {"description": "How to send a key.", "required": True, "schema": {"const": "Bearer"}}
+}
+KEY_SCHEME = "key"
+
 SCHEMA = "#/components/schemas/{model}"
 
 Responses = dict[int | str, dict[str, Any]]
+
+
+def _fields(status: HTTPStatus) -> dict[str, Any]:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return AUTHENTICATE_FIELD
+    return RETRY_AFTER_FIELD if status in RETRY_AFTER else {}
 
 
 def problems(*statuses: HTTPStatus) -> Responses:
@@ -57,14 +70,16 @@ def problems(*statuses: HTTPStatus) -> Responses:
     return {
         status.value: {
             "description": MEANING[status],
-            "headers": RETRY_AFTER_FIELD if status in RETRY_AFTER else {},
+            "headers": _fields(status),
             "content": {PROBLEM_JSON: {"schema": schema}},
         }
         for status in statuses
     }
 
 
-REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}))
+KEYLESS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+"""What a request may meet at the door of any route, where keys are needed."""
+REFUSALS = problems(*(MEANING.keys() - {HTTPStatus.CONFLICT}))
 """Every refusal that a request with a body may meet."""
 
 
@@ -73,7 +88,7 @@ def openai_errors(*statuses: HTTPStatus) -> Responses:
     return {
         openai_status(status): {
             "description": OPENAI_MEANING.get(status, MEANING[status]),
-            "headers": RETRY_AFTER_FIELD if status in RETRY_AFTER else {},
+            "headers": _fields(status),
             "model": OpenAIErrorAnswer,
         }
         for status in statuses
@@ -97,8 +112,17 @@ def add_problem_schema(app: FastAPI) -> None:
     document["components"]["schemas"] |= schema.pop("$defs") | {Problem.__name__: schema}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
+    document["components"]["securitySchemes"] = {KEY_SCHEME: {"type": "http", "scheme": "bearer"}}
+    # Whether a key is needed is the operator's choice.
+    document["security"] = [{}, {KEY_SCHEME: []}]
     for path, operations in document["paths"].items():
         for operation in operations.values():
+            for status, answer in (openai_errors if speaks_openai(path) else problems)(*KEYLESS).items():
+                if "model" in answer:
+                    answer["content"] = {
+                        "application/json": {"schema": {"$ref": SCHEMA.format(model=answer.pop("model").__name__)}}
+                    }
+                operation["responses"].setdefault(str(status), answer)
             if speaks_openai(path):
                 # FastAPI documents its own answer to wrong fields where nobody says what 422 is.
                 operation["responses"].pop(str(HTTPStatus.UNPROCESSABLE_ENTITY.value), None)

@@ -24,4 +24,4 @@ async def ready(request: Request) -> Ready:
     """200 once the bundle's sums were checked and the engine is warm; 503 before, and when the service is stopping."""
     now = lifecycle(request)
     now.check_taking_requests()
-    return Ready(model=now.service.identity)
+    return Ready(model=now.models.default.identity)

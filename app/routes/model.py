@@ -7,11 +7,12 @@ from http import HTTPStatus
 from fastapi import APIRouter, Depends, HTTPException, Request
 
 from app.routes.documentation import REFUSALS, problems
-from app.routes.state import served_model, service, settings
+from app.routes.state import model_of, models, settings
 from app.schemas import (
     MAX_K,
     Limits,
     ModelCard,
+    ModelName,
     PerplexityAnswer,
     PerplexityRequest,
     PredictAnswer,
@@ -39,7 +40,8 @@ async def predict(body: PredictRequest, request: Request) -> PredictAnswer:
 
     Probabilities are the model's own, over its whole vocabulary: what is left out is not shared among what is shown.
     """
-    return await service(request).predict(body)
+    with model_of(request, body.model) as model:
+        return await model.service.predict(body)
 
 
 @router.post(
@@ -55,15 +57,23 @@ async def perplexity(body: PerplexityRequest, request: Request) -> PerplexityAns
     A newline is `<eos>`. Log-probabilities are natural, surprisal is in bits. One text that cannot be scored refuses
     the request and is named.
     """
-    return await service(request).perplexity(body)
+    with model_of(request, body.model) as model:
+        return await model.service.perplexity(body)
 
 
-@router.get("/model", responses=problems(HTTPStatus.SERVICE_UNAVAILABLE), summary="Model card and limits")
-async def model(request: Request) -> ModelCard:
+@router.get(
+    "/model",
+    responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    summary="Model card and limits",
+)
+async def card(request: Request, model: ModelName = None) -> ModelCard:
     """What is served, how good it is on named data, and what a request may ask."""
-    answering, served, limits = service(request), served_model(request), settings(request)
+    chosen, all_models, limits = model_of(request, model), models(request), settings(request)
+    served = chosen.served
     return ModelCard(
-        model=answering.identity,
+        model=chosen.identity,
+        models=all_models.names,
+        trouble=all_models.trouble,
         convention=served.vocabulary.convention.value,
         vocabulary_size=len(served.vocabulary),
         limits=Limits(

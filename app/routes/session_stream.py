@@ -16,6 +16,8 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
 from structlog.typing import FilteringBoundLogger
 
+from app.access.caller import caller, owned
+from app.access.middleware import SUBPROTOCOL
 from app.errors import TOLD
 from app.problems import document_of, document_of_invalid
 from app.schemas import Answer
@@ -46,7 +48,7 @@ _FRAMES: TypeAdapter[Any] = TypeAdapter(Frame)
 async def stream(websocket: WebSocket, session_id: str) -> None:
     """Talk with one session."""
     lifecycle = websocket.app.state.lifecycle
-    await websocket.accept()
+    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
     if lifecycle.draining or lifecycle.failure is not None:
         await websocket.close(GOING_AWAY)
         return
@@ -117,6 +119,7 @@ class Conversation:
     async def _answer(self, frame: AppendFrame | RewindFrame | ContinueFrame, request_id: str) -> None:
         """Do what a frame asks for and send what came of it."""
         try:
+            caller().begin()
             if isinstance(frame, ContinueFrame) and frame.stream:
                 await self._write_on(frame)
             else:
@@ -154,7 +157,7 @@ class Conversation:
         if frame.idempotency_key is None:
             return None
         told = f"{self._session_id}\0{frame.model_dump_json(exclude={'id', 'idempotency_key'})}"
-        return Idempotency(frame.idempotency_key, hashlib.sha256(told.encode()).hexdigest())
+        return Idempotency(owned(frame.idempotency_key), hashlib.sha256(told.encode()).hexdigest())
 
     async def _send(self, frame_id: str | int | None, kind: str, answer: Answer | dict[str, Any]) -> None:
         content = answer if isinstance(answer, dict) else answer.model_dump(mode="json", exclude_none=True)

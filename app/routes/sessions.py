@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 
+from app.access.caller import owned
 from app.routes.documentation import REFUSALS, problems
 from app.routes.events import failed
 from app.routes.model import require_json
@@ -51,7 +52,7 @@ async def once(
     if idempotency_key is None:
         return None
     told = request.url.path.encode() + b"\0" + await request.body()
-    return Idempotency(idempotency_key, hashlib.sha256(told).hexdigest())
+    return Idempotency(owned(idempotency_key), hashlib.sha256(told).hexdigest())
 
 
 Once = Annotated[Idempotency | None, Depends(once)]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from app.completions import Completions
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
-from app.model_service import ModelService
-from app.served_model import ServedModel
+from app.models.registry import Registry
+from app.models.running import RunningModel
 from app.sessions.service import SessionService
 from app.settings import Settings
 
@@ -19,9 +18,14 @@ def lifecycle(request: Request) -> Lifecycle:
     return found
 
 
-def service(request: Request) -> ModelService:
-    """What answers; `ServiceError` while nothing does."""
-    return lifecycle(request).service
+def models(request: Request) -> Registry:
+    """The models that answer; `ServiceError` while none does."""
+    return lifecycle(request).models
+
+
+def model_of(request: Request, name: str | None) -> RunningModel:
+    """The model that a request names, for a `with` block in which it is used; `ModelNotFoundError` where none is."""
+    return models(request).named(name)
 
 
 def sessions(request: Request) -> SessionService:
@@ -29,20 +33,9 @@ def sessions(request: Request) -> SessionService:
     return lifecycle(request).sessions
 
 
-def completions(request: Request) -> Completions:
-    """What answers for completions and ids; `ServiceError` while nothing does."""
-    return lifecycle(request).completions
-
-
 def metrics(request: Request) -> Metrics:
     """What is counted and timed."""
     found: Metrics = request.app.state.metrics
-    return found
-
-
-def served_model(request: Request) -> ServedModel:
-    """The model behind the service; there is one as soon as the service is ready."""
-    found: ServedModel = request.app.state.served_model
     return found
 
 

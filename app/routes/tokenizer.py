@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from app.openai_schemas import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest, TokenizerInfo
 from app.routes.documentation import REFUSALS, problems
 from app.routes.model import require_json
-from app.routes.state import completions, service
+from app.routes.state import model_of
+from app.schemas import ModelName
 
 router = APIRouter(tags=["tokenizer"])
 
@@ -17,20 +18,26 @@ router = APIRouter(tags=["tokenizer"])
 @router.post("/tokenize", dependencies=[Depends(require_json)], responses=REFUSALS, summary="Text to ids")
 async def tokenize(body: TokenizeRequest, request: Request) -> TokenizeAnswer:
     """Ids of a text, as a prompt of `/v1/completions` has them: no `<eos>` is added before it or after it."""
-    tokens = await completions(request).tokenise(body.prompt)
+    with model_of(request, body.model) as model:
+        tokens = await model.completions.tokenise(body.prompt)
     return TokenizeAnswer(tokens=tokens, count=len(tokens))
 
 
 @router.post("/detokenize", dependencies=[Depends(require_json)], responses=REFUSALS, summary="Ids to text")
 async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizeAnswer:
     """Ids as people write them; what was read as `<unk>` stays so."""
-    return DetokenizeAnswer(prompt=await completions(request).detokenise(body.tokens))
+    with model_of(request, body.model) as model:
+        return DetokenizeAnswer(prompt=await model.completions.detokenise(body.tokens))
 
 
-@router.get("/tokenizer_info", responses=problems(HTTPStatus.SERVICE_UNAVAILABLE), summary="Special tokens")
-async def tokenizer_info(request: Request) -> TokenizerInfo:
+@router.get(
+    "/tokenizer_info",
+    responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    summary="Special tokens",
+)
+async def tokenizer_info(request: Request, model: ModelName = None) -> TokenizerInfo:
     """The vocabulary's special tokens. Every text begins after `<eos>`, which also ends it."""
-    vocabulary = service(request).vocabulary
+    vocabulary = model_of(request, model).service.vocabulary
     return TokenizerInfo(
         eos_token=vocabulary.word_of(vocabulary.eos_id),
         unk_token=vocabulary.word_of(vocabulary.unk_id),

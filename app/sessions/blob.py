@@ -15,6 +15,7 @@ import hashlib
 import json
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,26 +55,22 @@ def to_blob(moved: Moved) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
+def bundle_of(data: bytes) -> str:
+    """SHA-256 of the bundle that the session of some bytes belongs to; `BlobError` where they are damaged."""
+    return _header(data).bundle
+
+
 def from_blob(data: bytes, state_size: int, vocabulary_size: int) -> Moved:
     """The session of some bytes; `BlobError` where they are damaged, of another version, or make no sense."""
-    body, total = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
-    if len(data) < _PREAMBLE.size + _SUM_BYTES or not data.startswith(_MAGIC):
-        raise BlobError(f"this is no exported session; {_MEND}")
-    _, version, header_length = _PREAMBLE.unpack_from(data)
-    if version != VERSION:
-        raise BlobError(f"the session was exported in format {version}, this server reads {VERSION}; export it anew")
-    if hashlib.sha256(body).digest() != total:
-        raise BlobError(f"the exported session was cut or altered; {_MEND}")
+    header = _header(data)
+    position, anchor_position = header.position, header.anchor_position
+    body = data[header.end : -_SUM_BYTES]
+    rows_end = 2 * 4 * state_size
     try:
-        start = _PREAMBLE.size + header_length
-        header = json.loads(body[_PREAMBLE.size : start])
-        bundle, ttl = str(header["bundle"]), float(header["ttl"])
-        position, anchor_position = int(header["position"]), int(header["anchor_position"])
-        rows_end = start + 2 * 4 * state_size
-        rows: Floats = np.frombuffer(body[start:rows_end], "<f4").astype(np.float32).reshape(2, state_size)
+        rows: Floats = np.frombuffer(body[:rows_end], "<f4").astype(np.float32).reshape(2, state_size)
         tail: Ids = np.frombuffer(body[rows_end:], "<i4").astype(np.int32)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise BlobError(f"the exported session cannot be read, or is of a model of another size; {_MEND}") from None
+    except ValueError:
+        raise _unreadable() from None
     sound = (
         0 <= anchor_position <= position
         and len(tail) == position - anchor_position <= LONGEST_TAIL
@@ -82,4 +79,37 @@ def from_blob(data: bytes, state_size: int, vocabulary_size: int) -> Moved:
     )
     if not sound:
         raise BlobError(f"the exported session makes no sense; {_MEND}")
-    return Moved(bundle, Cursor(rows[0], position, rows[1], anchor_position, tail), ttl)
+    return Moved(header.bundle, Cursor(rows[0], position, rows[1], anchor_position, tail), header.ttl)
+
+
+class _Header(NamedTuple):
+    bundle: str
+    position: int
+    anchor_position: int
+    ttl: float
+    end: int
+    """Where it ends in the data."""
+
+
+def _header(data: bytes) -> _Header:
+    """What the data says of itself, its sum checked."""
+    body, total = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
+    if len(data) < _PREAMBLE.size + _SUM_BYTES or not data.startswith(_MAGIC):
+        raise BlobError(f"this is no exported session; {_MEND}")
+    _, version, length = _PREAMBLE.unpack_from(data)
+    if version != VERSION:
+        raise BlobError(f"the session was exported in format {version}, this server reads {VERSION}; export it anew")
+    if hashlib.sha256(body).digest() != total:
+        raise BlobError(f"the exported session was cut or altered; {_MEND}")
+    end = _PREAMBLE.size + length
+    try:
+        told = json.loads(body[_PREAMBLE.size : end])
+        return _Header(
+            str(told["bundle"]), int(told["position"]), int(told["anchor_position"]), float(told["ttl"]), end
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise _unreadable() from None
+
+
+def _unreadable() -> BlobError:
+    return BlobError(f"the exported session cannot be read, or is of a model of another size; {_MEND}")

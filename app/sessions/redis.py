@@ -28,7 +28,7 @@ from redis.asyncio.connection import parse_url
 
 from app.errors import AnswerExistsError, StoreError
 from app.sessions.redis_connection import Argument, RedisConnection, foreign
-from app.sessions.redis_scripts import DELETE, KEEP, PURGE
+from app.sessions.redis_scripts import DELETE, HOLDS, KEEP, PURGE
 from app.sessions.store import SESSION_EXISTS, SessionRecord, StoredAnswer, checksum
 from model.errors import ConfigurationError
 
@@ -41,6 +41,8 @@ ANSWERS = f"{PREFIX}answers".encode()
 """The sorted sets of the keys of sessions and of answers, by when they expire."""
 PURGE_LIMIT = 100
 """Sessions and answers a purge removes at a time: about a millisecond, for which every client of Redis waits."""
+HOLDS_COUNT = 100
+"""Sessions looked at a time, for as long."""
 
 _LOGIN = r"(?:[^@/?#\s]*@)?"
 _HOST = r"(?P<place>(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?(?:/\d*)?)"
@@ -122,6 +124,15 @@ class RedisStore:
     async def count(self) -> int:
         """Number of sessions that are not expired."""
         return int(await self._connection.run("ZCOUNT", SESSIONS, f"({self._now()!r}", "+inf"))
+
+    async def holds(self, bundle: str) -> bool:
+        """Whether a session stands on a bundle; looks at all sessions, a part at a time, until one does."""
+        cursor, found = b"0", 0
+        while not found:
+            cursor, found = await self._script(HOLDS, [SESSIONS], [repr(self._now()), bundle, cursor, HOLDS_COUNT])
+            if cursor == b"0":
+                break
+        return bool(found)
 
     async def _warnings(self) -> list[str]:
         """What Redis is configured to that may lose sessions; nothing where it does not tell."""

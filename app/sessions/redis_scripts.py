@@ -71,3 +71,15 @@ for i, all in ipairs(KEYS) do
 end
 return removed
 """
+
+HOLDS = """
+-- KEYS: all sessions. ARGV: now, a bundle, where to go on looking ('0' at first), how many to look at.
+-- Returns where to go on, '0' at the end, and 1 where a session looked at stands on the bundle and is not expired.
+local part = redis.call('ZSCAN', KEYS[1], ARGV[3], 'COUNT', ARGV[4])
+for i = 1, #part[2], 2 do
+  if tonumber(part[2][i + 1]) > tonumber(ARGV[1]) and redis.call('HGET', part[2][i], 'bundle') == ARGV[2] then
+    return {part[1], 1}
+  end
+end
+return {part[1], 0}
+"""

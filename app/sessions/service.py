@@ -3,6 +3,9 @@
 Boundary: requests in, answers out. Where sessions live is a `SessionStore`; HTTP and WebSocket are above. A change is
 computed from the session as stored and kept only if it still stands there, with the answer to its `Idempotency-Key` in
 the same transaction: it happens once or not at all. Within one process whoever changes a session takes turns.
+
+A session is stored under a name that begins with its owner's (`app.access.caller.owned`), so that another's is not
+found, exactly as one that there never was.
 """
 
 from __future__ import annotations
@@ -14,18 +17,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from app.access.caller import bare, caller, owned
 from app.admission import Admission
 from app.errors import (
     AnswerExistsError,
     FieldError,
-    OtherBundleError,
     PositionError,
     SessionNotFoundError,
 )
 from app.generation import Generation
+from app.models.registry import Registry
+from app.models.running import RunningModel
 from app.reader import Reader
 from app.sampling import Sampler
-from app.schemas import ModelIdentity
 from app.scored_text import ScoredText
 from app.session_schemas import (
     MAX_SEED,
@@ -44,29 +48,19 @@ from app.sessions.cursor import REWINDABLE, Cursor, after, back_to, from_start, 
 from app.sessions.records import Idempotency, cursor_of, kept_answer, moved_to, replayed
 from app.sessions.store import SessionRecord, SessionStore
 from app.sessions.turns import Turns
-from app.suggestions import Suggestions
 from app.writing import Writer
+from model.vocabulary import Tokens, Vocabulary
 
 A = TypeVar("A", bound=SessionAnswer)
-Work = Callable[[Cursor], Awaitable[tuple[Cursor, dict[str, Any]]]]
-"""From where a session stands to where it goes, and what its answer says besides."""
+Work = Callable[[RunningModel, Cursor], Awaitable[tuple[Cursor, dict[str, Any]]]]
+"""From where a session stands, with its model, to where it goes, and what its answer says besides."""
 
 
 class SessionService:
-    """Sessions of one model."""
+    """Sessions of all models. A session stays with the bundle that it was started on, whatever its name leads to."""
 
-    def __init__(
-        self,
-        identity: ModelIdentity,
-        reader: Reader,
-        suggestions: Suggestions,
-        admission: Admission,
-        store: SessionStore,
-        default_ttl: float,
-    ) -> None:
-        self.identity = identity
-        self._reader = reader
-        self._suggestions = suggestions
+    def __init__(self, models: Registry, admission: Admission, store: SessionStore, default_ttl: float) -> None:
+        self._models = models
         self._admission = admission
         self._store = store
         self._default_ttl = default_ttl
@@ -75,31 +69,38 @@ class SessionService:
     async def create(self, request: CreateRequest, once: Idempotency | None = None) -> SessionAnswer:
         """Start a session after a text."""
         async with self._admission.admit() as claim:
-            tokens = await self._reader.tokenise(("text",), request.text, 0, goes_on=True)
-            claim(len(tokens))
+            with self._models.named(request.model) as model:
+                reader = model.service.reader
+                tokens = await reader.tokenise(("text",), request.text, 0, goes_on=True)
+                claim(len(tokens))
 
-            async def cursor() -> Cursor:
-                return await from_start(self._reader, tokens.ids)
+                async def cursor() -> Cursor:
+                    return await from_start(reader, tokens.ids)
 
-            return await self._create(cursor, request.ttl or self._default_ttl, once)
+                return await self._create(model, cursor, request.ttl or self._default_ttl, once)
 
     async def look(self, session_id: str) -> SessionAnswer:
         """Where a session stands. Looking is no use: it does not put off its end."""
-        return self._answer(SessionAnswer, await self._load(session_id))
+        record = await self._load(owned(session_id))
+        return _answer(SessionAnswer, self._models.of_bundle(record.bundle), record)
 
     async def append(self, session_id: str, request: AppendRequest, once: Idempotency | None = None) -> AppendAnswer:
         """Read text on; say how likely it was, and what may come next."""
         async with self._admission.admit() as claim:
-            tokens = await self._reader.tokenise(("text",), request.text, 0, goes_on=True)
-            claim(len(tokens))
+            tokens: Tokens | None = None
 
-            async def work(cursor: Cursor) -> tuple[Cursor, dict[str, Any]]:
+            async def work(model: RunningModel, cursor: Cursor) -> tuple[Cursor, dict[str, Any]]:
+                nonlocal tokens
                 _expect(request.expected_position, cursor)
-                step = await read_on(self._reader, cursor, tokens.ids)
+                reader = model.service.reader
+                if tokens is None:
+                    tokens = await reader.tokenise(("text",), request.text, 0, goes_on=True)
+                    claim(len(tokens))
+                step = await read_on(reader, cursor, tokens.ids)
                 assert step.likely is not None
-                predictions = self._suggestions.best(step.likely, request)
+                predictions = model.service.suggestions.best(step.likely, request)
                 scored = ScoredText(request.text, tokens, step.scores)
-                read = list(scored.token_scores(self._reader.vocabulary))
+                read = list(scored.token_scores(reader.vocabulary))
                 return step.cursor, {"tokens": read, "predictions": predictions}
 
             return await self._change(session_id, AppendAnswer, work, once)
@@ -107,14 +108,15 @@ class SessionService:
     async def rewind(self, session_id: str, request: RewindRequest, once: Idempotency | None = None) -> SessionAnswer:
         """Go back to an earlier position."""
 
-        async def work(cursor: Cursor) -> tuple[Cursor, dict[str, Any]]:
+        async def work(model: RunningModel, cursor: Cursor) -> tuple[Cursor, dict[str, Any]]:
             if not cursor.anchor_position <= request.position <= cursor.position:
                 raise FieldError(
                     ("position",),
                     f"the session can go back from {cursor.position} to {cursor.anchor_position} at the furthest; "
                     "make a new one from its text to go further",
                 )
-            return await back_to(self._reader, cursor, request.position), {}
+            caller().charge(request.position - cursor.anchor_position)
+            return await back_to(model.service.reader, cursor, request.position), {}
 
         async with self._admission.admit():
             return await self._change(session_id, SessionAnswer, work, once)
@@ -122,110 +124,101 @@ class SessionService:
     async def fork(self, session_id: str, once: Idempotency | None = None) -> SessionAnswer:
         """A new session where this one stands."""
         async with self._admission.admit():
-            record = await self._load(session_id)
+            record = await self._load(owned(session_id))
 
             async def cursor() -> Cursor:
                 return cursor_of(record)
 
-            return await self._create(cursor, record.ttl, once)
+            with self._models.of_bundle(record.bundle) as model:
+                return await self._create(model, cursor, record.ttl, once)
 
     async def delete(self, session_id: str) -> None:
         """End a session."""
-        if not await self._store.delete(session_id):
+        if not await self._store.delete(owned(session_id)):
             raise _unknown()
 
     async def export(self, session_id: str) -> bytes:
         """A session as portable bytes."""
-        record = await self._load(session_id)
+        record = await self._load(owned(session_id))
+        self._models.of_bundle(record.bundle)
         return blob.to_blob(blob.Moved(record.bundle, cursor_of(record), record.ttl))
 
     async def import_(self, data: bytes, once: Idempotency | None = None) -> SessionAnswer:
         """A new session from exported bytes."""
-        moved = blob.from_blob(data, len(self._reader.root), len(self._reader.vocabulary))
-        self._check_bundle(moved.bundle)
+        with self._models.of_bundle(blob.bundle_of(data)) as model:
+            reader = model.service.reader
+            moved = blob.from_blob(data, len(reader.root), len(reader.vocabulary))
 
-        async def cursor() -> Cursor:
-            return moved.cursor
+            async def cursor() -> Cursor:
+                return moved.cursor
 
-        async with self._admission.admit():
-            return await self._create(cursor, min(max(moved.ttl, 1.0), MAX_TTL), once)
+            async with self._admission.admit():
+                return await self._create(model, cursor, min(max(moved.ttl, 1.0), MAX_TTL), once)
 
     async def write_on(
         self, session_id: str, request: ContinueRequest, once: Idempotency | None = None
     ) -> AsyncIterator[GeneratedToken | ContinueAnswer]:
         """Let the model write: its tokens one by one, then the answer, by which time the session has moved."""
-        async with self._admission.admit(), self._turns.take(session_id):
+        name = owned(session_id)
+        async with self._admission.admit(), self._turns.take(name):
             if kept := await self._kept(once, ContinueAnswer):
                 for token in kept.tokens:
                     yield token
                 yield kept
                 return
-            record = await self._load(session_id)
-            cursor = cursor_of(record)
-            _expect(request.expected_position, cursor)
-            seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-            generation = self._generation(request, cursor, seed)
-            tokens = []
-            async for word in generation.words(cursor.state, request.max_tokens):
-                token = GeneratedToken(
-                    token=self._reader.vocabulary.word_of(word.token_id),
-                    text=word.text,
-                    log_probability=word.log_probability,
-                )
-                tokens.append(token)
-                yield token
-            if request.commit:
-                cursor = await after(self._reader, cursor, np.array(generation.ids, np.int32), list(generation.states))
-            moved = moved_to(record, cursor)
-            answer = self._answer(
-                ContinueAnswer,
-                moved,
-                text="".join(token.text for token in tokens),
-                tokens=tokens,
-                finish_reason=generation.finish_reason,
-                seed=seed,
-                committed=request.commit,
+            record = await self._load(name)
+            with self._models.of_bundle(record.bundle) as model:
+                async for item in self._write_on(model, record, request, once):
+                    yield item
+
+    async def _write_on(
+        self, model: RunningModel, record: SessionRecord, request: ContinueRequest, once: Idempotency | None
+    ) -> AsyncIterator[GeneratedToken | ContinueAnswer]:
+        """Let a session's model write, and move the session."""
+        cursor, reader = cursor_of(record), model.service.reader
+        _expect(request.expected_position, cursor)
+        seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+        generation = _generation(reader, request, cursor, seed)
+        caller().charge(request.max_tokens)
+        tokens = []
+        async for word in generation.words(cursor.state, request.max_tokens):
+            token = GeneratedToken(
+                token=reader.vocabulary.word_of(word.token_id),
+                text=word.text,
+                log_probability=word.log_probability,
             )
-            if not await self._store.replace(moved, kept_answer(once, answer)):
-                standing = await self._load(session_id)
-                raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
-            yield answer
-
-    def _generation(self, request: ContinueRequest, cursor: Cursor, seed: int) -> Generation:
-        vocabulary = self._reader.vocabulary
-        banned = [] if request.include_unk else [vocabulary.unk_id]
-        return Generation(
-            self._reader,
-            Writer(vocabulary, cursor.tail.tolist()),
-            Sampler(request.temperature, request.top_k, request.top_p, seed),
-            np.array(banned, np.int32),
-            self._stops(request.stop),
-            REWINDABLE + 1,
+            tokens.append(token)
+            yield token
+        if request.commit:
+            cursor = await after(reader, cursor, np.array(generation.ids, np.int32), list(generation.states))
+        moved = moved_to(record, cursor)
+        answer = _answer(
+            ContinueAnswer,
+            model,
+            moved,
+            text="".join(token.text for token in tokens),
+            tokens=tokens,
+            finish_reason=generation.finish_reason,
+            seed=seed,
+            committed=request.commit,
         )
-
-    def _stops(self, words: list[str]) -> frozenset[int]:
-        """Ids of the words to stop before, in the corpus's spelling or as people write them."""
-        vocabulary = self._reader.vocabulary
-        found: set[int] = set()
-        for index, word in enumerate(words):
-            ids = [vocabulary.eos_id] if word == "\n" else vocabulary.completions(word).tolist()
-            ids = [token_id for token_id in ids if word == "\n" or vocabulary.surface(token_id) == word]
-            if not ids:
-                raise FieldError(("stop", index), "stop at single words that the model knows, or at a newline")
-            found.update(ids)
-        return frozenset(found)
+        if not await self._store.replace(moved, kept_answer(once, answer)):
+            standing = await self._load(record.session_id)
+            raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
+        caller().give_back(request.max_tokens - len(tokens))
+        yield answer
 
     async def _create(
-        self, make: Callable[[], Awaitable[Cursor]], ttl: float, once: Idempotency | None
+        self, model: RunningModel, make: Callable[[], Awaitable[Cursor]], ttl: float, once: Idempotency | None
     ) -> SessionAnswer:
         """Keep a new session, or find the one that the same request made before."""
-        session_id = secrets.token_urlsafe(16)
-        async with self._turns.take(once.key if once else session_id):
+        name = owned(secrets.token_urlsafe(16))
+        async with self._turns.take(once.key if once else name):
             if kept := await self._kept(once, SessionAnswer):
                 return kept
-            blank = SessionRecord(session_id, self.identity.sha256, 0, 0, b"", b"", 0, b"", ttl, 0.0)
+            blank = SessionRecord(name, model.identity.sha256, 0, 0, b"", b"", 0, b"", ttl, 0.0)
             record = moved_to(blank, await make())
-            answer = self._answer(SessionAnswer, record)
+            answer = _answer(SessionAnswer, model, record)
             try:
                 await self._store.create(record, kept_answer(once, answer))
             except AnswerExistsError as error:
@@ -234,48 +227,68 @@ class SessionService:
 
     async def _change(self, session_id: str, kind: type[A], work: Work, once: Idempotency | None) -> A:
         """Move a session by `work`, which is done again where another server was faster."""
-        async with self._turns.take(session_id):
+        name = owned(session_id)
+        async with self._turns.take(name):
             if kept := await self._kept(once, kind):
                 return kept
             while True:
-                record = await self._load(session_id)
-                cursor, fields = await work(cursor_of(record))
-                moved = moved_to(record, cursor)
-                answer = self._answer(kind, moved, **fields)
-                try:
-                    if await self._store.replace(moved, kept_answer(once, answer)):
-                        return answer
-                except AnswerExistsError as error:
-                    return replayed(error.answer, once, kind)
+                record = await self._load(name)
+                with self._models.of_bundle(record.bundle) as model:
+                    cursor, fields = await work(model, cursor_of(record))
+                    moved = moved_to(record, cursor)
+                    answer = _answer(kind, model, moved, **fields)
+                    try:
+                        if await self._store.replace(moved, kept_answer(once, answer)):
+                            return answer
+                    except AnswerExistsError as error:
+                        return replayed(error.answer, once, kind)
 
-    async def _load(self, session_id: str) -> SessionRecord:
-        record = await self._store.load(session_id)
+    async def _load(self, name: str) -> SessionRecord:
+        record = await self._store.load(name)
         if record is None:
             raise _unknown()
-        self._check_bundle(record.bundle)
         return record
-
-    def _check_bundle(self, bundle: str) -> None:
-        if bundle != self.identity.sha256:
-            raise OtherBundleError(
-                f"the session belongs to the bundle {bundle[:12]} and this server serves {self.identity.sha256[:12]}; "
-                "make a new session from its text"
-            )
 
     async def _kept(self, once: Idempotency | None, kind: type[A]) -> A | None:
         """What the same request was answered before."""
         stored = await self._store.answer(once.key) if once else None
         return replayed(stored, once, kind) if stored else None
 
-    def _answer(self, kind: type[A], record: SessionRecord, **fields: Any) -> A:
-        return kind(
-            model=self.identity,
-            session_id=record.session_id,
-            position=record.position,
-            earliest_position=record.anchor_position,
-            expires_at=datetime.fromtimestamp(record.expires_at, UTC),
-            **fields,
-        )
+
+def _generation(reader: Reader, request: ContinueRequest, cursor: Cursor, seed: int) -> Generation:
+    vocabulary = reader.vocabulary
+    banned = [] if request.include_unk else [vocabulary.unk_id]
+    return Generation(
+        reader,
+        Writer(vocabulary, cursor.tail.tolist()),
+        Sampler(request.temperature, request.top_k, request.top_p, seed),
+        np.array(banned, np.int32),
+        _stops(vocabulary, request.stop),
+        REWINDABLE + 1,
+    )
+
+
+def _stops(vocabulary: Vocabulary, words: list[str]) -> frozenset[int]:
+    """Ids of the words to stop before, in the corpus's spelling or as people write them."""
+    found: set[int] = set()
+    for index, word in enumerate(words):
+        ids = [vocabulary.eos_id] if word == "\n" else vocabulary.completions(word).tolist()
+        ids = [token_id for token_id in ids if word == "\n" or vocabulary.surface(token_id) == word]
+        if not ids:
+            raise FieldError(("stop", index), "stop at single words that the model knows, or at a newline")
+        found.update(ids)
+    return frozenset(found)
+
+
+def _answer(kind: type[A], model: RunningModel, record: SessionRecord, **fields: Any) -> A:
+    return kind(
+        model=model.identity,
+        session_id=bare(record.session_id),
+        position=record.position,
+        earliest_position=record.anchor_position,
+        expires_at=datetime.fromtimestamp(record.expires_at, UTC),
+        **fields,
+    )
 
 
 def _expect(position: int | None, cursor: Cursor) -> None:

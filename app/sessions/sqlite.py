@@ -38,6 +38,7 @@ WHERE session_id = :session_id AND version = :version - 1 AND expires_at > :now
 """
 _DELETE = "DELETE FROM sessions WHERE session_id = ? AND expires_at > ?"
 _COUNT = "SELECT count(*) FROM sessions WHERE expires_at > ?"
+_HOLDS = "SELECT EXISTS (SELECT 1 FROM sessions WHERE bundle = ? AND expires_at > ?)"
 _FIND_ANSWER = f"SELECT checksum, {_ANSWER} FROM answers WHERE key = ? AND expires_at > ?"
 # An expired answer may still be there, and gives way.
 _KEEP_ANSWER = f"REPLACE INTO answers (checksum, {_ANSWER}) VALUES (:checksum, {_ANSWER_VALUES})"
@@ -94,6 +95,10 @@ class SQLiteStore:
         """Number of sessions that are not expired."""
         return await self._thread.run(self._count, writes=False)
 
+    async def holds(self, bundle: str) -> bool:
+        """Whether a session stands on a bundle."""
+        return await self._thread.run(partial(self._holds, bundle), writes=False)
+
     def _create(self, record: SessionRecord, answer: StoredAnswer | None, connection: sqlite3.Connection) -> None:
         self._refuse_known(answer, connection)
         self._keep_answer(answer, connection)
@@ -134,6 +139,10 @@ class SQLiteStore:
     def _count(self, connection: sqlite3.Connection) -> int:
         [sessions] = connection.execute(_COUNT, (self._now(),)).fetchone()
         return int(sessions)
+
+    def _holds(self, bundle: str, connection: sqlite3.Connection) -> bool:
+        [found] = connection.execute(_HOLDS, (bundle, self._now())).fetchone()
+        return bool(found)
 
     def _refuse_known(self, answer: StoredAnswer | None, connection: sqlite3.Connection) -> None:
         if answer is not None and (known := self._answer(answer.key, connection)) is not None:

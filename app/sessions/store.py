@@ -109,3 +109,6 @@ class SessionStore(Protocol):
 
     async def count(self) -> int:
         """Number of sessions that are not expired."""
+
+    async def holds(self, bundle: str) -> bool:
+        """Whether a session that is not expired stands on the bundle of this SHA-256."""

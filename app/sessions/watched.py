@@ -63,6 +63,10 @@ class WatchedStore:
         """As the store does."""
         return await self._watched("count", self._store.count())
 
+    async def holds(self, bundle: str) -> bool:
+        """As the store does."""
+        return await self._watched("holds", self._store.holds(bundle))
+
     async def _watched(self, operation: str, work: Awaitable[T]) -> T:
         began = perf_counter()
         try:

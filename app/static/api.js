@@ -1,9 +1,11 @@
 /**
  * Requests to the server that this page came from, and what may come of them other than an answer.
  *
- * Boundary: JSON over HTTP, errors, and how long to wait before the next try. WebSockets are `talk.js`.
+ * Boundary: JSON over HTTP, errors, and how long to wait before the next try. WebSockets are `talk.js`. Where the server
+ * wants a key, the request waits until somebody has entered one.
  */
 
+import * as key from "./key.js";
 import { record } from "./latency.js";
 
 /** The server's own refusal: a problem document. */
@@ -26,14 +28,19 @@ export function address(route) {
   return new URL(route, document.baseURI);
 }
 
+const name = new URL(location.href).searchParams.get("model");
+
+/** Which model is asked, as a request's fields: the one that the page's address names, or the server's default. */
+export const model = name === null ? {} : { model: name };
+
 /** Ask a route; `fields` are sent as JSON. */
 export async function ask(method, route, fields, { signal, kind = `${method} /${route}` } = {}) {
-  const began = performance.now();
-  const request = { method, signal };
+  const request = { method, signal, headers: key.fields() };
   if (fields !== undefined) {
-    request.headers = { "Content-Type": "application/json" };
+    request.headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(fields);
   }
+  const began = performance.now();
   let response, text;
   try {
     response = await fetch(address(route), request);
@@ -45,6 +52,10 @@ export async function ask(method, route, fields, { signal, kind = `${method} /${
   record(kind, performance.now() - began);
   const answer = parsed(text);
   if (response.ok && answer !== undefined) return answer;
+  if (response.status === 401) {
+    const told = "This server answers only those who have a key.";
+    if ((await key.renewed(request.headers.Authorization, told)) && !signal?.aborted) return ask(method, route, fields, { signal, kind });
+  }
   throw new Refusal({ status: response.status, ...answer }, Number(response.headers.get("Retry-After")) || null);
 }
 

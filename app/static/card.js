@@ -2,15 +2,22 @@
  * The model card: what is served, how good it is, and what a request may ask.
  */
 
-import { ask, persist } from "./api.js";
+import { ask, model as chosen, persist } from "./api.js";
 import { Notice } from "./notice.js";
 import { figure, make, whole } from "./page.js";
+
+const CARD = { kind: "GET /model" };
 
 export class Card {
   #card = null;
 
-  constructor({ told, list, onLimits }) {
-    this.#load(new Notice(told), list, onLimits);
+  /** `keep` says what of the page another model is to find again. */
+  constructor({ told, list, choice, keep, onLimits }) {
+    choice.addEventListener("change", () => {
+      history.replaceState(keep(), "", `?${new URLSearchParams({ model: choice.value })}`);
+      location.reload();
+    });
+    this.#load(new Notice(told), list, choice, onLimits);
   }
 
   /** Limits on a request, once they are known. */
@@ -18,14 +25,17 @@ export class Card {
     return this.#card?.limits ?? null;
   }
 
-  async #load(notice, list, onLimits) {
+  async #load(notice, list, choice, onLimits) {
     try {
-      this.#card = await persist(() => ask("GET", "model"), notice);
+      this.#card = await persist(() => ask("GET", `model?${new URLSearchParams(chosen)}`, undefined, CARD), notice);
     } catch (error) {
       notice.say(`The model card cannot be had: ${error.message}`, "error");
       return;
     }
     notice.clear();
+    const { model, models } = this.#card;
+    choice.replaceChildren(...models.map((name) => new Option(name, name, false, name === model.name)));
+    choice.closest("p").hidden = models.length === 1;
     list.replaceChildren(...rows(this.#card).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
     onLimits();
   }

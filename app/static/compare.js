@@ -2,7 +2,7 @@
  * Sentences beside each other: the perplexity of each as a bar.
  */
 
-import { Refusal, ask, persist } from "./api.js";
+import { Refusal, ask, model, persist } from "./api.js";
 import { Notice } from "./notice.js";
 import { figure, make, whole } from "./page.js";
 import { wellFormed } from "./text.js";
@@ -37,7 +37,7 @@ export class Comparison {
     if (wrong) return notice.say(wrong, "error");
     notice.say("Comparing…");
     try {
-      const answer = await persist(() => ask("POST", "perplexity", { texts }, { signal }), notice, signal);
+      const answer = await persist(() => ask("POST", "perplexity", { texts, ...model }, { signal }), notice, signal);
       notice.clear();
       this.#show(texts, answer.results);
     } catch (error) {

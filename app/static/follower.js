@@ -6,7 +6,7 @@
  * compared by identity: an answer to one that is not the newest any more brings scores, and never suggestions.
  */
 
-import { Refusal, ask, delay, isTemporary, reason } from "./api.js";
+import { Refusal, ask, delay, isTemporary, model, reason } from "./api.js";
 import { Astray } from "./session.js";
 import { placed, wellFormed } from "./text.js";
 
@@ -113,6 +113,7 @@ export class Follower {
     this.#aside = new AbortController();
     const fields = {
       context: wellFormed(state.text.slice(0, state.start)), text: rest, return_tokens: true, include_eos: false,
+      ...model,
     };
     try {
       const answer = await ask("POST", "perplexity", fields, { signal: this.#aside.signal });

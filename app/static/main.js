@@ -23,7 +23,10 @@ const area = at("text");
 const editor = new Editor(area, at("mirror"));
 const session = new Session();
 const notice = new Notice(at("notice"), at("again"));
-const card = new Card({ told: at("model-told"), list: at("model"), onLimits: measure });
+const card = new Card({
+  told: at("model-told"), list: at("model"), choice: at("model-choice"), keep: () => ({ text: editor.text }),
+  onLimits: measure,
+});
 const chips = new Chips(at("chips"), at("announcer"), (word) => editor.complete(word));
 const figures = new Figures(editor, {
   line: at("figures"), summary: at("summary"), table: at("every"), rows: at("every-rows"),
@@ -121,4 +124,5 @@ addEventListener("pagehide", () => session.end());
 // A browser may put back what was typed before, after the page was loaded.
 addEventListener("pageshow", () => editor.refresh());
 editor.refresh();
+if (!editor.text && history.state?.text) editor.replace(0, 0, history.state.text);
 if (!editor.text) follow();

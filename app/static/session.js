@@ -10,7 +10,8 @@
  * known; should the answer get lost, the next step begins with a rewind to the last place that is certain.
  */
 
-import { Lost, Refusal, address, ask } from "./api.js";
+import { Lost, Refusal, address, ask, model } from "./api.js";
+import { fields as keyFields } from "./key.js";
 import { Talk } from "./talk.js";
 import { pieceEnd, placed, shared, wellFormed, wordStart, wordsBefore } from "./text.js";
 
@@ -89,7 +90,7 @@ export class Session {
     this.end();
     const base = start <= whole ? 0 : pieceEnd(text, start - window, 0, start);
     const at = wordsBefore(text, start <= whole ? Math.min(wordStart(text, known), start) : start, WAY_BACK, base);
-    const answer = await ask("POST", "sessions", { text: wellFormed(text.slice(base, at)), ttl: TTL });
+    const answer = await ask("POST", "sessions", { text: wellFormed(text.slice(base, at)), ttl: TTL, ...model });
     this.#id = answer.session_id;
     this.#base = base;
     this.#read = text.slice(base, at);
@@ -101,7 +102,14 @@ export class Session {
   }
 
   async #open() {
-    if (!this.#talk?.isOpen) this.#talk = await Talk.open(this.#id);
+    if (this.#talk?.isOpen) return this.#talk;
+    try {
+      this.#talk = await Talk.open(this.#id);
+    } catch (error) {
+      // A page is not told why its WebSocket was refused. Asked for plainly, the server says it.
+      await ask("GET", `sessions/${encodeURIComponent(this.#id)}`);
+      throw error;
+    }
     return this.#talk;
   }
 
@@ -138,5 +146,5 @@ function refusedRewind(error) {
 }
 
 function drop(id) {
-  fetch(address(`sessions/${encodeURIComponent(id)}`), { method: "DELETE", keepalive: true }).catch(() => {});
+  fetch(address(`sessions/${encodeURIComponent(id)}`), { method: "DELETE", headers: keyFields(), keepalive: true }).catch(() => {});
 }

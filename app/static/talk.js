@@ -5,6 +5,7 @@
  */
 
 import { Lost, Refusal, address } from "./api.js";
+import { subprotocols } from "./key.js";
 import { record } from "./latency.js";
 
 const CONNECT_MS = 10_000;
@@ -27,7 +28,7 @@ export class Talk {
   static async open(sessionId) {
     const place = address(`sessions/${encodeURIComponent(sessionId)}/stream`);
     place.protocol = place.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(place);
+    const socket = new WebSocket(place, subprotocols());
     await new Promise((resolve, reject) => {
       const late = setTimeout(() => socket.close(), CONNECT_MS);
       socket.addEventListener("open", () => (clearTimeout(late), resolve()));

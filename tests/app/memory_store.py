@@ -17,6 +17,8 @@ class MemoryStore:
         self.records: dict[str, SessionRecord] = {}
         self.answers: dict[str, StoredAnswer] = {}
         self.fail: Exception | None = None
+        self.asked = 0
+        """How often it was asked whether a session stands on a bundle."""
 
     async def open(self) -> list[str]:
         self._check()
@@ -62,6 +64,11 @@ class MemoryStore:
     async def count(self) -> int:
         self._check()
         return sum(record.expires_at > self.now() for record in self.records.values())
+
+    async def holds(self, bundle: str) -> bool:
+        self._check()
+        self.asked += 1
+        return any(record.bundle == bundle and record.expires_at > self.now() for record in self.records.values())
 
     def _keep(self, answer: StoredAnswer | None) -> None:
         self._check()

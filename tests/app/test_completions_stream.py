@@ -112,7 +112,7 @@ def test_a_stream_that_fails_on_the_way_ends_with_an_error_and_nothing_else() ->
         [failed] = logs.events("failed")
         assert (failed["error"], failed["route"]) == ("MemoryError", PATH)
         assert failed["request_id"] in last["error"]["message"]
-        assert client.app.state.lifecycle.completions._admission.inside == 0  # type: ignore[attr-defined]
+        assert client.app.state.lifecycle.models.default.completions._admission.inside == 0  # type: ignore[attr-defined]
 
 
 def test_a_client_that_leaves_takes_its_choices_with_it() -> None:

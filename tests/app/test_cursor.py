@@ -46,7 +46,7 @@ def state_after(ids: list[int]) -> Floats:
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[Reader]:
-    scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics())
+    scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics().of_model("tiny"))
     engine = await scheduler.start()
     reader = Reader(VOCABULARY, engine.state_size, scheduler, PrefixCache(1 << 20), RequestLimits(1, 10_000))
     await reader.start()

@@ -74,7 +74,7 @@ def test_every_reference_has_its_schema(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/predict", "/perplexity"])
 def test_every_refusal_is_documented_as_a_problem(client: TestClient, path: str) -> None:
     responses = document(client)["paths"][path]["post"]["responses"]
-    assert responses.keys() == {"200", "400", "408", "413", "415", "422", "429", "503", "504"}
+    assert responses.keys() == {"200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503", "504"}
     for status, response in responses.items():
         assert list(response["content"]) == ["application/json" if status == "200" else "application/problem+json"]
 
@@ -82,21 +82,31 @@ def test_every_refusal_is_documented_as_a_problem(client: TestClient, path: str)
 def test_every_refusal_under_v1_is_documented_in_openais_shape(client: TestClient) -> None:
     paths = document(client)["paths"]
     responses = paths["/v1/completions"]["post"]["responses"]
-    assert responses.keys() == {"200", "400", "404", "408", "413", "415", "429", "503", "504"}
+    assert responses.keys() == {"200", "400", "401", "403", "404", "408", "413", "415", "429", "503", "504"}
     assert responses["200"]["content"].keys() == {"application/json", "text/event-stream"}
     schema = {"$ref": "#/components/schemas/OpenAIErrorAnswer"}
     for status in responses.keys() - {"200"}:
         assert responses[status]["content"] == {"application/json": {"schema": schema}}, status
-    assert paths["/v1/models/{model}"]["get"]["responses"].keys() == {"200", "404", "503"}
+    assert paths["/v1/models/{model}"]["get"]["responses"].keys() == {"200", "401", "403", "404", "429", "503"}
 
 
 def test_the_header_fields_of_answers_are_documented(client: TestClient) -> None:
     for path, operations in document(client)["paths"].items():
         for operation in operations.values():
             for status, response in operation["responses"].items():
-                expected = {"X-Request-Id"} | ({"Retry-After"} if status in {"429", "503"} else set())
+                own = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry-After"}}
+                expected = {"X-Request-Id"} | own.get(status, set())
                 assert response["headers"].keys() == expected, (path, status)
                 assert all(field["required"] for field in response["headers"].values())
+
+
+def test_a_key_is_documented_as_what_may_be_sent_and_refused_everywhere(client: TestClient) -> None:
+    found = document(client)
+    assert found["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    assert found["security"] == [{}, {"key": []}]
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            assert {"401", "403", "429"} <= operation["responses"].keys(), path
 
 
 def test_every_field_that_a_client_sends_is_described(client: TestClient) -> None:

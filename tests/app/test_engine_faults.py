@@ -180,7 +180,7 @@ async def test_where_memory_is_too_little_for_a_batch_its_readings_go_on_in_smal
                 raise EngineMemoryError("memory is full")
             return super().advance(ids, lengths, state)
 
-    scheduler = Scheduler(lambda: Small(30), Metrics())
+    scheduler = Scheduler(lambda: Small(30), Metrics().of_model("tiny"))
     engine = await scheduler.start()
     scheduler._hurried.rows[1] = scheduler._alone.rows[1] = 64.0
     readings = [Reading(np.zeros(engine.state_size, np.float32), np.array([n % 30], np.int32)) for n in range(64)]

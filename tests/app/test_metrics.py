@@ -17,6 +17,8 @@ from tests.app.processes import Service, run, served
 from tests.app.serving import serving, until
 from tests.app.talking import append, create, post
 
+OF_MODEL = frozenset({("model", "tiny")})
+
 
 @pytest.fixture
 def fresh() -> Iterator[TestClient]:
@@ -54,7 +56,7 @@ def test_tokens_calls_and_batches_add_up(fresh: TestClient) -> None:
     after = numbers(fresh)
 
     def gained(name: str) -> float:
-        return after[name, frozenset()] - before[name, frozenset()]
+        return after[name, OF_MODEL] - before[name, OF_MODEL]
 
     # The last token of a text is scored and not read.
     assert gained("pru_tokens_read_total") == 1 + 1 + 0
@@ -67,16 +69,16 @@ def test_tokens_calls_and_batches_add_up(fresh: TestClient) -> None:
 def test_cache_hits_misses_and_bytes_are_told(fresh: TestClient) -> None:
     post(fresh, "/predict", text="the harbour")
     post(fresh, "/predict", text="the harbour is")
-    assert number(fresh, "pru_prefix_cache_lookups_total", found="false") == 1
-    assert number(fresh, "pru_prefix_cache_lookups_total", found="true") == 1
-    assert number(fresh, "pru_prefix_cache_bytes") > 1000
+    assert number(fresh, "pru_prefix_cache_lookups_total", model="tiny", found="false") == 1
+    assert number(fresh, "pru_prefix_cache_lookups_total", model="tiny", found="true") == 1
+    assert number(fresh, "pru_prefix_cache_bytes", model="tiny") > 1000
 
 
 def test_generated_tokens_are_counted(fresh: TestClient) -> None:
     session = create(fresh, "the")
     post(fresh, f"/sessions/{session}/continue", max_tokens=5, seed=1)
     post(fresh, "/v1/completions", prompt="the", max_tokens=3, n=2, seed=1)
-    assert 5 < number(fresh, "pru_tokens_generated_total") <= 5 + 6
+    assert 5 < number(fresh, "pru_tokens_generated_total", model="tiny") <= 5 + 6
 
 
 def test_operations_of_the_session_store_are_timed(fresh: TestClient) -> None:

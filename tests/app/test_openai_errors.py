@@ -141,7 +141,7 @@ def test_a_service_that_cannot_answer_says_so_and_when_to_come_again() -> None:
 
 def test_a_full_queue_is_a_rate_limit() -> None:
     with serving(queue_limit=0) as client:
-        admission = client.app.state.lifecycle.completions._admission  # type: ignore[attr-defined]
+        admission = client.app.state.lifecycle.models.default.completions._admission  # type: ignore[attr-defined]
         admission._inside = 1
         response = client.post(PATH, json={"prompt": "the"})
         error(response, 429, "rate_limit_error")

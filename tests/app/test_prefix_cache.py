@@ -96,8 +96,8 @@ class Digests:
     def __init__(self) -> None:
         self.bytes = self.digests = 0
 
-    def blake2b(self, data: bytes = b"", *, digest_size: int, key: bytes) -> Digest:
-        digest = Digest(self, hashlib.blake2b(digest_size=digest_size, key=key))
+    def blake2b(self, data: bytes = b"", *, digest_size: int, key: bytes, person: bytes) -> Digest:
+        digest = Digest(self, hashlib.blake2b(digest_size=digest_size, key=key, person=person))
         digest.update(data)
         return digest
 

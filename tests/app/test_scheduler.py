@@ -38,7 +38,7 @@ async def scheduling(engine: NumpyEngine, rows: int = 100) -> AsyncIterator[Sche
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scheduler_module, "CHUNK_SECONDS", 3600.0)
         patch.setattr(scheduler_module, "ALONE_SECONDS", 3600.0)
-        scheduler = Scheduler(lambda: engine, Metrics())
+        scheduler = Scheduler(lambda: engine, Metrics().of_model("tiny"))
         await scheduler.start()
         for pace in (scheduler._hurried, scheduler._alone):
             pace.rows = {length: float(rows) for length in pace.rows}
@@ -73,7 +73,7 @@ async def test_all_calls_of_the_engine_are_made_on_one_thread_of_its_own() -> No
 
 async def test_starting_runs_every_graph_before_the_first_request() -> None:
     engine = NumpyEngine(SIZE)
-    scheduler = Scheduler(lambda: engine, Metrics())
+    scheduler = Scheduler(lambda: engine, Metrics().of_model("tiny"))
     assert await scheduler.start() is engine
     assert {length for _, length in engine.calls} == set(engine.step_lengths)
     assert engine.head_rows > 0
@@ -200,7 +200,7 @@ async def test_a_thread_that_dies_fails_all_that_waits_and_what_comes_after_and_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     deaths: list[Exception] = []
-    scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics(), deaths.append)
+    scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics().of_model("tiny"), deaths.append)
     await scheduler.start()
 
     def broken(*_: object) -> None:
@@ -221,7 +221,7 @@ async def test_an_engine_that_cannot_be_built_raises_where_it_was_asked_for() ->
     def fail() -> NumpyEngine:
         raise EngineError("no such precision")
 
-    scheduler = Scheduler(fail, Metrics())
+    scheduler = Scheduler(fail, Metrics().of_model("tiny"))
     with pytest.raises(EngineError, match="no such precision"):
         await scheduler.start()
     scheduler.close()
@@ -230,7 +230,7 @@ async def test_an_engine_that_cannot_be_built_raises_where_it_was_asked_for() ->
 async def test_closing_lets_what_waits_finish() -> None:
     gate = Gate()
     engine = NumpyEngine(SIZE, before=gate)
-    scheduler = Scheduler(lambda: engine, Metrics())
+    scheduler = Scheduler(lambda: engine, Metrics().of_model("tiny"))
     await scheduler.start()
     gate.shut()
     running = asyncio.create_task(scheduler.read(reading(0, 1, 2)))

@@ -43,7 +43,17 @@ CONFORMANCE = [
 """What holds of every answer, whether or not the service does what it was asked."""
 
 
-UNKNOWABLE = {"/sessions/import": {422}, "/detokenize": {422}, "/v1/completions": {400, 404}}
+UNKNOWABLE = {
+    "/sessions/import": {422},
+    "/detokenize": {404, 422},
+    "/v1/completions": {400, 404},
+    "/predict": {404},
+    "/perplexity": {404},
+    "/sessions": {404},
+    "/tokenize": {404},
+    "/tokenizer_info": {404},
+    "/model": {404},
+}
 """Routes that take what the document cannot say whether there is: a session's bytes, ids, a model's name."""
 
 AT_ONCE = {"/tokenize", "/detokenize"}

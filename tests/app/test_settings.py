@@ -36,3 +36,18 @@ def test_a_wrong_variable_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv(f"PRU_{name}", value)
     with pytest.raises(ConfigurationError, match=f"^PRU_{name}: .* variable$"):
         load_settings()
+
+
+def test_lists_are_separated_by_commas_and_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRU_OPEN_ROUTES", " probes,metrics ,")
+    monkeypatch.setenv("PRU_CORS_ORIGINS", "https://a.example, http://[::1]:8000")
+    settings = load_settings()
+    assert settings.open_routes == {"probes", "metrics"}
+    assert settings.cors_origins == ("https://a.example", "http://[::1]:8000")
+    monkeypatch.setenv("PRU_OPEN_ROUTES", "")
+    assert load_settings().open_routes == frozenset()
+    # What asks the engine, or belongs to somebody, is never open beside keys.
+    for name in ("sessions", "predict", "perplexity", "completions", "everything"):
+        monkeypatch.setenv("PRU_OPEN_ROUTES", name)
+        with pytest.raises(ConfigurationError, match=r"^PRU_OPEN_ROUTES: Input should be 'probes'"):
+            load_settings()

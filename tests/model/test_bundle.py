@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model.bundle import Artefact, FileSum, Manifest, Metric, Validation, open_bundle, sums_of, write_manifest
+from model.bundle import (
+    Artefact,
+    FileSum,
+    Manifest,
+    Metric,
+    Validation,
+    bundle_sha256,
+    open_bundle,
+    sums_of,
+    write_manifest,
+)
 from model.config import ModelConfig
 from model.conventions import Convention
 from model.errors import BundleError
@@ -142,6 +153,13 @@ def test_a_path_that_leaves_the_folder_is_refused(folder: Path, name: str) -> No
         open_bundle(folder)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(folder: Path, name: str) -> None:
+    change_manifest(folder, lambda data: data["files"].update({name: data["files"][GRAPH]}))
+    with pytest.raises(BundleError, match=r"is missing|File name too long"):
+        open_bundle(folder)
+
+
 def test_a_linked_file_is_refused(folder: Path) -> None:
     (folder / GRAPH).rename(folder.parent / "elsewhere")
     (folder / GRAPH).symlink_to(folder.parent / "elsewhere")
@@ -154,6 +172,43 @@ def test_a_file_in_a_linked_folder_is_refused(folder: Path) -> None:
     (folder / "onnx").symlink_to(folder.parent / "elsewhere")
     with pytest.raises(BundleError, match="onnx is a link"):
         open_bundle(folder)
+
+
+def test_a_linked_manifest_is_refused(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.rename(folder.parent / "elsewhere.json")
+    path.symlink_to(folder.parent / "elsewhere.json")
+    with pytest.raises(BundleError, match=r"manifest\.json is a link; a bundle holds only files of its own"):
+        open_bundle(folder)
+
+
+def test_a_manifest_that_is_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    with pytest.raises(BundleError, match=r"manifest\.json is no plain file"):
+        open_bundle(folder)
+
+
+def test_a_file_that_is_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
+    (folder / GRAPH).unlink()
+    os.mkfifo(folder / GRAPH)
+    with pytest.raises(BundleError, match=r"head\.onnx is missing"):
+        open_bundle(folder)
+
+
+def test_a_manifest_of_any_size_is_not_read_into_memory(folder: Path) -> None:
+    with (folder / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BundleError, match=r"manifest\.json is larger than 4,194,304 bytes"):
+        open_bundle(folder)
+
+
+def test_the_sum_that_names_a_bundle_is_had_without_its_files(folder: Path) -> None:
+    expected = open_bundle(folder).sha256
+    (folder / GRAPH).unlink()
+    assert bundle_sha256(folder) == expected
+    with pytest.raises(BundleError, match="is not a folder"):
+        bundle_sha256(folder / "onnx" / "none")
 
 
 def test_a_bundle_may_itself_be_reached_by_a_link(folder: Path) -> None:

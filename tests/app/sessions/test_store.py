@@ -244,6 +244,25 @@ async def test_ten_thousand_sessions_are_kept_and_counted(store: SessionStore) -
     assert await store.load("s9999") == record("s9999")
 
 
+async def test_a_bundle_is_held_while_a_session_that_is_not_expired_stands_on_it(
+    store: SessionStore, clock: Clock
+) -> None:
+    other, third = replace(record("b"), bundle="1" * 64), replace(record("c"), bundle="1" * 64, expires_at=START + 5)
+    assert not await store.holds("0" * 64)
+    await keep(store, record("a"), other, third)
+    assert [await store.holds(bundle * 64) for bundle in "012"] == [True, True, False]
+    await store.delete("b")
+    clock.time = START + 4.9
+    assert await store.holds("1" * 64)
+    clock.time = START + 5
+    assert [await store.holds(bundle * 64) for bundle in "012"] == [True, False, False]
+
+
+async def test_the_only_session_of_a_bundle_is_found_among_many(store: SessionStore) -> None:
+    await keep(store, *(record(f"{index}", floats=1) for index in range(1000)), replace(record("x"), bundle="1" * 64))
+    assert [await store.holds(bundle * 64) for bundle in "12"] == [True, False]
+
+
 async def test_closing_finishes_what_was_asked_and_refuses_what_is_asked_later(stores: Stores) -> None:
     store = await stores()
     asked = [asyncio.create_task(store.create(record(f"s{n}"))) for n in range(200)]
@@ -266,6 +285,7 @@ async def test_a_store_that_was_not_opened_refuses_every_operation(stores: Store
         store.answer("key"),
         store.purge(),
         store.count(),
+        store.holds("0" * 64),
     ]
     for operation in operations:
         with pytest.raises(StoreError):

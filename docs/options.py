@@ -21,7 +21,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def table(name: str) -> str:
     """A row for everything that a command takes, help left out."""
-    rows = [row(parameter) for parameter in load(name).params if parameter.name != "help"]
+    command = load(name)
+    rows = [row(parameter) for parameter in command.params if parameter.name != "help"]
+    for part, inner in getattr(command, "commands", {}).items():
+        arguments = "".join(f" {parameter.name.upper()}" for parameter in inner.params if parameter.name != "help")
+        rows.append(f"| `{part}{arguments}`{{ .option }} | {inner.get_short_help_str(200)} |")
     return "\n".join(["| option | |", "|---|---|", *rows])
 
 

@@ -1,10 +1,12 @@
-"""A hook of MkDocs: the pages that are records of the project, `RESULTS.md` and `CHANGELOG.md`, as they are.
+"""A hook of MkDocs: what the project recorded. `RESULTS.md` and `CHANGELOG.md` are pages, rows of benchmarks tables.
 
-Boundary: which files of the project's root are pages or pictures of the site.
+Boundary: files of the project's root, and rows of `benchmarks/results`, as Markdown. `<!-- benchmarks -->` becomes the
+tables of `cpu.json`, `<!-- keystrokes -->` that of `keystrokes.json`.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +22,46 @@ def on_files(files: Files, *, config: Any) -> Files:
     for name, source in RECORDS.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """A page with its tables."""
+    for marker, table in {"<!-- benchmarks -->": benchmarks, "<!-- keystrokes -->": keystrokes}.items():
+        if marker in markdown:
+            markdown = markdown.replace(marker, table())
+    return markdown
+
+
+def benchmarks() -> str:
+    """Every comparison that was recorded on a CPU, a table for each model."""
+    record = _read("cpu.json")
+    lines = [f"Measured on {record['date']}: {record['processor']}, {record['cores']} cores."]
+    for title, rows in record["tables"].items():
+        lines += [
+            "",
+            f"**{title}**",
+            "",
+            "| comparison | figures | value | bar | |",
+            "|---|---|---|---|---|",
+        ]
+        for row in rows:
+            met = {True: "met", False: "missed", None: ""}[row["met"]]
+            lines.append(
+                f"| {row['name']} | {row['figures']} | {row['value']:.3g} {row['unit']} | {row['bar'] or ''} | {met} |"
+            )
+    return "\n".join(lines)
+
+
+def keystrokes() -> str:
+    """The share of keystrokes that suggestions save, for each text and model."""
+    record = _read("keystrokes.json")
+    lines = ["| text | model | keystrokes saved | perplexity |", "|---|---|---|---|"]
+    for row in record["results"]:
+        perplexity = row["perplexity"]
+        shown = "–" if perplexity is None else f"{perplexity:.1f}"
+        lines.append(f"| {row['text']} | {row['model']} | {row['saved_percent']:.1f}% | {shown} |")
+    return "\n".join(lines)
+
+
+def _read(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))

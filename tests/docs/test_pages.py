@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,7 +93,11 @@ def test_what_is_not_run_is_well_formed_and_names_what_exists(language: str, con
             check_commands(content)
         case "python":
             compile(content, "block", "exec")
+        case "toml":
+            assert tomllib.loads(content)
         case "yaml":
             assert yaml.safe_load(content)
         case _:
-            pytest.fail(f"no test knows blocks of {language or 'no language'}: {(*ECHO, *OUTPUT, 'yaml')} are known")
+            pytest.fail(
+                f"no test knows blocks of {language or 'no language'}: {(*ECHO, *OUTPUT, 'toml', 'yaml')} are known"
+            )

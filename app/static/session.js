@@ -22,7 +22,7 @@ const WAY_BACK = 40;
 /** Seconds that an unused session lives. */
 const TTL = 3_600;
 const SUGGESTIONS = 5;
-const REWIND_REFUSED = new Set([404, 409, 422]);
+const REWIND_REFUSED = new Set([401, 404, 409, 422]);
 
 export class Session {
   #id = null;
@@ -56,7 +56,7 @@ export class Session {
     // Both at once are faster; where something went wrong, one at a time asks less of a server that has little room.
     if (!wasCertain) await rewind;
     const fields = { text: piece, prefix, k: SUGGESTIONS, words_only: true, expected_position: position };
-    const [answer] = await Promise.all([talk.ask({ type: "append", ...fields }), rewind]);
+    const [answer] = await Promise.all([talk.ask({ type: "append", ...fields }).catch(withdrawn), rewind]);
     this.#certain = true;
     const tokens = placed(answer.tokens, piece, cut);
     this.#read += text.slice(cut, until);
@@ -143,6 +143,11 @@ export class Astray extends Lost {}
 
 function refusedRewind(error) {
   throw error instanceof Refusal && REWIND_REFUSED.has(error.status) ? new Astray(error.message) : error;
+}
+
+/** Where the key holds no more, the session is made anew: that asks for another key. */
+function withdrawn(error) {
+  throw error instanceof Refusal && error.status === 401 ? new Astray(error.message) : error;
 }
 
 function drop(id) {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, Generic, TypeVar
@@ -17,6 +16,7 @@ import httpx2
 
 from app.session_schemas import GeneratedToken
 from model.errors import ConfigurationError, PRUError
+from pru.api_key import bearer
 from pru.client.calls import Call
 from pru.client.judging import answer_of, check, translated, wait_after
 from pru.client.writing import Writing
@@ -27,7 +27,6 @@ Client = TypeVar("Client", httpx2.Client, httpx2.AsyncClient)
 DEFAULT_URL = "http://127.0.0.1:8000"
 """Where the service listens unless it is told otherwise."""
 CONNECT_SECONDS = 5.0
-_SENDABLE = re.compile("[!-~]+")
 
 
 class _Common(Generic[Client]):
@@ -184,14 +183,8 @@ def _with_key(headers: httpx2.Headers, api_key: str | None, url: httpx2.URL) -> 
             "a request carries one credential; give the client api_key, or a password in its address or headers, and "
             "not both"
         )
-    key = api_key or os.environ.get("PRU_API_KEY")
-    if not key or has_own:
-        return headers
-    if not _SENDABLE.fullmatch(key):
-        raise ConfigurationError(
-            "the key (api_key, or the variable PRU_API_KEY) holds a blank or what no key has; give it as it was made"
-        )
-    headers["Authorization"] = f"Bearer {key}"
+    if not has_own and (field := bearer(api_key)):
+        headers["Authorization"] = field
     return headers
 
 

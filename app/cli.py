@@ -43,16 +43,25 @@ def default(context: typer.Context) -> None:
         serve()
 
 
-@cli.command(epilog=examples("pru serve", "pru serve --bundle runs/bundle --port 9000", "pru serve --workers 2"))
+@cli.command(
+    epilog=examples(
+        "pru serve",
+        "pru serve --bundle runs/bundle --port 9000",
+        "pru serve --workers 2",
+        "pru serve --models models.toml --keys-file keys.toml",
+    )
+)
 def serve(
     *,
     bundle: Bundle = None,
+    models: Annotated[str | None, setting("models")] = None,
     engine: Engine = None,
     precision: Annotated[str | None, setting("precision")] = None,
     threads: Annotated[str | None, setting("threads")] = None,
     host: Annotated[str | None, setting("host")] = None,
     port: Annotated[str | None, setting("port")] = None,
     workers: Annotated[str | None, setting("workers")] = None,
+    keys_file: Annotated[str | None, setting("keys_file")] = None,
     log_level: Annotated[str | None, setting("log_level")] = None,
 ) -> None:
     """Serve a bundle over HTTP.
@@ -63,12 +72,14 @@ def serve(
     count_alone()
     settings = load_settings(
         bundle=bundle,
+        models=models,
         engine=engine,
         precision=precision,
         threads=threads,
         host=host,
         port=port,
         workers=workers,
+        keys_file=keys_file,
         log_level=log_level,
     )
     if settings.workers == 1:
@@ -129,8 +140,10 @@ def engines(*, json: Json = False, bundle: Bundle = None) -> None:
     """Show which engines can run a bundle on this machine, and what the others lack."""
     from app import terminal  # noqa: PLC0415
     from app.engines.choice import offers  # noqa: PLC0415
+    from app.served_model import default_source  # noqa: PLC0415
     from model.bundle import open_bundle  # noqa: PLC0415
 
     settings = load_settings(bundle=bundle)
-    opened = open_bundle(settings.bundle)
-    terminal.show_engines(opened.manifest.name, offers(opened, settings.engine, settings.precision), as_json=json)
+    source = default_source(settings)
+    opened = open_bundle(source.bundle)
+    terminal.show_engines(opened.manifest.name, offers(opened, source.engine, source.precision), as_json=json)

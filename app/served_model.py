@@ -55,18 +55,23 @@ class ServedModel:
         return ModelIdentity(name=self.name, sha256=self.sha256, engine=engine.name, precision=engine.precision)
 
 
+def default_source(settings: Settings) -> Source:
+    """Where the model is from that answers unless another is named; `ConfigurationError` where its file is wrong."""
+    if settings.models is None:
+        return Source(None, settings.bundle, settings.engine, settings.precision, settings.threads)
+    from app.models.file import read_models  # noqa: PLC0415 - is made of what is here
+
+    plan = read_models(settings.models, settings)
+    return plan.sources[plan.default]
+
+
 def open_model(settings: Settings, given: ServedModel | None = None) -> ServedModel:
     """Open the bundle that the settings name, or the default one of their file of models, unless `given` is that.
 
     Takes a fraction of a second; the engine's library is loaded only when the engine is built. Raises `BundleError`
     where the bundle is broken, `ConfigurationError` where the file is.
     """
-    source = Source(None, settings.bundle, settings.engine, settings.precision, settings.threads)
-    if settings.models is not None:
-        from app.models.file import read_models  # noqa: PLC0415 - is made of what is here
-
-        plan = read_models(settings.models, settings)
-        source = plan.sources[plan.default]
+    source = default_source(settings)
     return given if given is not None and given.is_of(source) else open_source(source)
 
 

@@ -107,8 +107,15 @@ class Settings(BaseSettings):
 
 
 def load_settings(**given: str | None) -> Settings:
-    """Read the environment, where no option was `given`; `ConfigurationError` names the first that is wrong."""
+    """Read the environment, where no option was `given`; `ConfigurationError` names the first that is wrong.
+
+    A bundle that is given goes before a file of models that the environment names.
+    """
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if "bundle" in options:
+        if "models" in options:
+            raise ConfigurationError("--bundle and --models both say what is served; leave one of them out")
+        options["models"] = None
     try:
         return Settings(**options)
     except ValidationError as error:

@@ -24,13 +24,15 @@ def table(name: str) -> str:
     command = load(name)
     rows = [row(parameter) for parameter in command.params if parameter.name != "help"]
     for part, inner in getattr(command, "commands", {}).items():
-        arguments = "".join(f" {parameter.name.upper()}" for parameter in inner.params if parameter.name != "help")
-        rows.append(f"| `{part}{arguments}`{{ .option }} | {inner.get_short_help_str(200)} |")
+        own = [parameter for parameter in inner.params if parameter.name != "help"]
+        words = [part, *(it.name.upper() for it in own if it.param_type_name == "argument")]
+        rows.append(f"| `{' '.join(words)}`{{ .option }} | {inner.get_short_help_str(200)} |")
+        rows += [row(it, f"{part} ") for it in own if it.param_type_name != "argument"]
     return "\n".join(["| option | |", "|---|---|", *rows])
 
 
-def row(parameter: Any) -> str:
-    """How one is written, and what it does."""
+def row(parameter: Any, before: str = "") -> str:
+    """How one is written, `before` it what it belongs to, and what it does."""
     if parameter.param_type_name == "argument":
         names = [parameter.metavar or parameter.name.upper()]
     else:
@@ -40,4 +42,4 @@ def row(parameter: Any) -> str:
         text += " Needed."
     elif parameter.default not in (None, "", True, False) and isinstance(parameter.default, int | float | str):
         text += f" Default: {parameter.default}."
-    return f"| {', '.join(f'`{name}`{{ .option }}' for name in names)} | {text} |"
+    return f"| {', '.join(f'`{before}{name}`{{ .option }}' for name in names)} | {text} |"

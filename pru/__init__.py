@@ -17,13 +17,16 @@ if TYPE_CHECKING:
         ConflictError,
         ConnectionFailedError,
         DeadlineError,
+        ForbiddenError,
         InvalidRequestError,
+        ModelNotFoundError,
         NotFoundError,
         OverloadedError,
         PRUClient,
         PRUError,
         TimedOutError,
         TooLargeError,
+        UnauthorizedError,
         UnavailableError,
     )
 
@@ -35,13 +38,16 @@ __all__ = [
     "ConflictError",
     "ConnectionFailedError",
     "DeadlineError",
+    "ForbiddenError",
     "InvalidRequestError",
+    "ModelNotFoundError",
     "NotFoundError",
     "OverloadedError",
     "PRUClient",
     "PRUError",
     "TimedOutError",
     "TooLargeError",
+    "UnauthorizedError",
     "UnavailableError",
 ]
 

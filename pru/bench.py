@@ -72,7 +72,8 @@ def bench(
 
     Of every engine that this machine has for the bundle: time to load, one
     step at batch 1, reading a prompt, scoring 32 x 32 tokens, and memory. Of
-    a server: POST /predict, answers a second and how long each took.
+    a server: POST /predict, answers a second and how long each took, with
+    the key in PRU_API_KEY where it needs one.
     """
     if url is None:
         _bench_engines(_settings(bundle, engine), json)
@@ -94,17 +95,19 @@ def _settings(bundle: str | None, engine: str | None) -> Settings:
 
 def _bench_engines(settings: Settings, as_json: bool) -> None:
     from app.engines.choice import AUTO, choose, offers  # noqa: PLC0415 - `--help` needs no engine
+    from app.served_model import default_source  # noqa: PLC0415
     from model.bundle import open_bundle  # noqa: PLC0415
 
-    bundle = open_bundle(settings.bundle)
-    wanted = {"engine": settings.engine, "precision": settings.precision}
+    source = default_source(settings)
+    bundle = open_bundle(source.bundle)
+    wanted = {"engine": source.engine, "precision": source.precision}
     ready = {
         (offer.engine, offer.precision): None
         for offer in offers(bundle)
         if offer.missing is None and all(value in (AUTO, getattr(offer, name)) for name, value in wanted.items())
     }
     if not ready:
-        choose(bundle, settings.engine, settings.precision)  # It says what each lacks.
+        choose(bundle, source.engine, source.precision)  # It says what each lacks.
     seconds = min(MOST_SECONDS, SECONDS / max(1, len(ready)))
     found = []
     for engine, precision in ready:
@@ -115,12 +118,12 @@ def _bench_engines(settings: Settings, as_json: bool) -> None:
                 1, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
             ) as process,
         ):
-            arguments = (settings.bundle, engine, precision, settings.threads, seconds)
+            arguments = (source.bundle, engine, precision, source.threads, seconds)
             try:
                 found.append(process.submit(measure, *arguments).result())
             except BrokenProcessPool:
                 raise EngineError(f"{engine} in {precision} ended its process; it may lack memory") from None
-    _show(bundle.manifest.name, settings.threads, found, as_json)
+    _show(bundle.manifest.name, source.threads, found, as_json)
 
 
 def measure(folder: Path, engine: str, precision: str, threads: int, seconds: float) -> Measured:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from model.errors import ConfigurationError, PRUError
+from pru.api_key import VARIABLE, bearer
 
 TIMEOUT = 10.0
 """Seconds that an answer may take."""
@@ -49,17 +50,23 @@ class Answers:
 
 
 def ask(url: str, clients: int, seconds: float) -> Answers:
-    """Ask `POST /predict` for so long; `ServerError` where there is no such server or an answer is none."""
+    """Ask `POST /predict` for so long, with the environment's key if there is one.
+
+    `ServerError` where there is no such server or an answer is none.
+    """
     if not _is_address(url):
         raise ConfigurationError(f"{url} is no address of a server; give one such as http://127.0.0.1:8000")
+    key = bearer()
     try:
-        with closing(_Client(url)) as client:
+        with closing(_Client(url, key)) as client:
             model = client.predict(random.Random(0))
+        if model in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            raise ServerError(f"{url} answers with status {model}; give a key for /predict with {VARIABLE}")
         if not isinstance(model, dict):
             raise ServerError(f"{url} answers with status {model}; give the address of a PRU server that is ready")
         start = perf_counter()
         with ThreadPoolExecutor(clients) as threads:
-            found = list(threads.map(lambda seed: _ask_until(url, seed, start + seconds), range(1, clients + 1)))
+            found = list(threads.map(lambda seed: _ask_until(url, key, seed, start + seconds), range(1, clients + 1)))
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise ServerError(
@@ -106,11 +113,12 @@ def _is_address(url: str) -> bool:
 class _Client:
     """One connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None) -> None:
         address = urlsplit(url)
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(str(address.hostname), address.port, timeout=TIMEOUT)
         self._path = f"{address.path.rstrip('/')}/predict"
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": key} if key else {})
 
     def close(self) -> None:
         """Give the connection back."""
@@ -119,7 +127,7 @@ class _Client:
     def predict(self, chance: random.Random) -> dict[str, Any] | int:
         """Ask for the words after a text: what the server says of its model, or another status than 200."""
         body = json.dumps({"text": " ".join(chance.choices(WORDS, k=LENGTH)), "k": 5})
-        self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+        self._connection.request("POST", self._path, body, self._headers)
         response = self._connection.getresponse()
         content = response.read()
         if response.status != http.HTTPStatus.OK:
@@ -131,12 +139,12 @@ class _Client:
         return model
 
 
-def _ask_until(url: str, seed: int, deadline: float) -> tuple[list[float], int]:
+def _ask_until(url: str, key: str | None, seed: int, deadline: float) -> tuple[list[float], int]:
     """Seconds of each answer, and how many requests were refused."""
     chance = random.Random(seed)
     times: list[float] = []
     refused = 0
-    with closing(_Client(url)) as client:
+    with closing(_Client(url, key)) as client:
         while perf_counter() < deadline:
             start = perf_counter()
             if isinstance(client.predict(chance), dict):

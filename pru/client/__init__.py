@@ -17,11 +17,14 @@ from pru.client.errors import (
     ConflictError,
     ConnectionFailedError,
     DeadlineError,
+    ForbiddenError,
     InvalidRequestError,
+    ModelNotFoundError,
     NotFoundError,
     OverloadedError,
     TimedOutError,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
 )
 
@@ -38,9 +41,11 @@ __all__ = [
     "ContinueAnswer",
     "DeadlineError",
     "FinishReason",
+    "ForbiddenError",
     "GeneratedToken",
     "InvalidRequestError",
     "ModelCard",
+    "ModelNotFoundError",
     "NotFoundError",
     "OverloadedError",
     "PRUClient",
@@ -54,5 +59,6 @@ __all__ = [
     "TokenStream",
     "TokenizerInfo",
     "TooLargeError",
+    "UnauthorizedError",
     "UnavailableError",
 ]

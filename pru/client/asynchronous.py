@@ -20,7 +20,7 @@ from pru.client import calls
 from pru.client.calls import Call
 from pru.client.connection import AsyncConnection, connect_async
 from pru.client.errors import NotFoundError
-from pru.client.options import ScoreOptions, SuggestOptions, WriteOptions
+from pru.client.options import PredictOptions, ScoreOptions, SuggestOptions, WriteOptions
 from pru.client.standing import Standing
 from pru.client.writing import Writing
 
@@ -28,8 +28,10 @@ from pru.client.writing import Writing
 class AsyncPRUClient:
     """Asks one service; tasks of one event loop may share it. Errors are those of `pru.client.errors`.
 
-    `base_url` is the service's address, or else the variable `PRU_URL`, or else `http://127.0.0.1:8000`. `timeout` is
-    in seconds without anything from the service, by default a little more than it takes to refuse by its own deadline.
+    `base_url` is the service's address, or else the variable `PRU_URL`, or else `http://127.0.0.1:8000`. `api_key` is
+    for a service that needs one, or else the variable `PRU_API_KEY`. `model` in a call names the one that is to answer,
+    where the service has several. `timeout` is in seconds without anything from the service, by default a little more
+    than it takes to refuse by its own deadline.
     A request that found no connection or an overloaded service is sent up to `max_retries` times more, after growing
     waits; a change of a session carries a key that makes it happen once all the same. `headers` go with each request.
     `transport` sends in httpx2's place (for other certificates: `httpx2.AsyncHTTPTransport(verify=...)`).
@@ -39,16 +41,17 @@ class AsyncPRUClient:
         self,
         base_url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout: float = 65.0,
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._connection = connect_async(
-            base_url, timeout=timeout, max_retries=max_retries, headers=headers, transport=transport
+            base_url, api_key=api_key, timeout=timeout, max_retries=max_retries, headers=headers, transport=transport
         )
 
-    async def predict(self, text: str, **options: Unpack[SuggestOptions]) -> PredictAnswer:
+    async def predict(self, text: str, **options: Unpack[PredictOptions]) -> PredictAnswer:
         """The likeliest words after `text`, or the rest of the word begun with `prefix`, best first."""
         return await self._connection.ask(calls.predict(text, options))
 
@@ -56,29 +59,29 @@ class AsyncPRUClient:
         """How likely a text is, or each of several from a fresh start."""
         return await self._connection.ask(calls.perplexity(text, options))
 
-    async def tokenize(self, text: str) -> list[int]:
+    async def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         """Ids of a text, with no `<eos>` added."""
-        return await self._connection.ask(calls.tokenize(text))
+        return await self._connection.ask(calls.tokenize(text, model))
 
-    async def detokenize(self, tokens: Sequence[int]) -> str:
+    async def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> str:
         """Ids as people write them."""
-        return await self._connection.ask(calls.detokenize(tokens))
+        return await self._connection.ask(calls.detokenize(tokens, model))
 
-    async def tokenizer_info(self) -> TokenizerInfo:
+    async def tokenizer_info(self, *, model: str | None = None) -> TokenizerInfo:
         """The vocabulary's special tokens."""
-        return await self._connection.ask(calls.tokenizer_info())
+        return await self._connection.ask(calls.tokenizer_info(model))
 
-    async def model(self) -> ModelCard:
-        """What is served, how good it is, and what a request may ask."""
-        return await self._connection.ask(calls.model())
+    async def model(self, name: str | None = None) -> ModelCard:
+        """What is served, by name or else by default, how good it is, and what a request may ask."""
+        return await self._connection.ask(calls.card(name))
 
     async def ready(self) -> Ready:
         """Which model would answer now; raises `UnavailableError` while none would. Asked once."""
         return await self._connection.ask(calls.ready())
 
-    def session(self, text: str = "", *, ttl: float | None = None) -> Opening:
+    def session(self, text: str = "", *, model: str | None = None, ttl: float | None = None) -> Opening:
         """Start a session after `text`. It ends `ttl` seconds after its last use, or by the service's default."""
-        return Opening(self._connection, calls.create(text, ttl))
+        return Opening(self._connection, calls.create(text, model, ttl))
 
     def attach(self, session_id: str) -> Opening:
         """A session that is there already, where it stands now."""

@@ -19,7 +19,7 @@ from model.errors import PRUError
 from pru.client import calls
 from pru.client.connection import Connection, connect
 from pru.client.errors import NotFoundError
-from pru.client.options import ScoreOptions, SuggestOptions, WriteOptions
+from pru.client.options import PredictOptions, ScoreOptions, SuggestOptions, WriteOptions
 from pru.client.standing import Standing
 from pru.client.writing import Writing
 
@@ -27,8 +27,10 @@ from pru.client.writing import Writing
 class PRUClient:
     """Asks one service; threads may share it. Errors are those of `pru.client.errors`.
 
-    `base_url` is the service's address, or else the variable `PRU_URL`, or else `http://127.0.0.1:8000`. `timeout` is
-    in seconds without anything from the service, by default a little more than it takes to refuse by its own deadline.
+    `base_url` is the service's address, or else the variable `PRU_URL`, or else `http://127.0.0.1:8000`. `api_key` is
+    for a service that needs one, or else the variable `PRU_API_KEY`. `model` in a call names the one that is to answer,
+    where the service has several. `timeout` is in seconds without anything from the service, by default a little more
+    than it takes to refuse by its own deadline.
     A request that found no connection or an overloaded service is sent up to `max_retries` times more, after growing
     waits; a change of a session carries a key that makes it happen once all the same. `headers` go with each request.
     `transport` sends in httpx2's place (for other certificates: `httpx2.HTTPTransport(verify=...)`).
@@ -38,16 +40,17 @@ class PRUClient:
         self,
         base_url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout: float = 65.0,
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self._connection = connect(
-            base_url, timeout=timeout, max_retries=max_retries, headers=headers, transport=transport
+            base_url, api_key=api_key, timeout=timeout, max_retries=max_retries, headers=headers, transport=transport
         )
 
-    def predict(self, text: str, **options: Unpack[SuggestOptions]) -> PredictAnswer:
+    def predict(self, text: str, **options: Unpack[PredictOptions]) -> PredictAnswer:
         """The likeliest words after `text`, or the rest of the word begun with `prefix`, best first."""
         return self._connection.ask(calls.predict(text, options))
 
@@ -55,29 +58,29 @@ class PRUClient:
         """How likely a text is, or each of several from a fresh start."""
         return self._connection.ask(calls.perplexity(text, options))
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         """Ids of a text, with no `<eos>` added."""
-        return self._connection.ask(calls.tokenize(text))
+        return self._connection.ask(calls.tokenize(text, model))
 
-    def detokenize(self, tokens: Sequence[int]) -> str:
+    def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> str:
         """Ids as people write them."""
-        return self._connection.ask(calls.detokenize(tokens))
+        return self._connection.ask(calls.detokenize(tokens, model))
 
-    def tokenizer_info(self) -> TokenizerInfo:
+    def tokenizer_info(self, *, model: str | None = None) -> TokenizerInfo:
         """The vocabulary's special tokens."""
-        return self._connection.ask(calls.tokenizer_info())
+        return self._connection.ask(calls.tokenizer_info(model))
 
-    def model(self) -> ModelCard:
-        """What is served, how good it is, and what a request may ask."""
-        return self._connection.ask(calls.model())
+    def model(self, name: str | None = None) -> ModelCard:
+        """What is served, by name or else by default, how good it is, and what a request may ask."""
+        return self._connection.ask(calls.card(name))
 
     def ready(self) -> Ready:
         """Which model would answer now; raises `UnavailableError` while none would. Asked once."""
         return self._connection.ask(calls.ready())
 
-    def session(self, text: str = "", *, ttl: float | None = None) -> Session:
+    def session(self, text: str = "", *, model: str | None = None, ttl: float | None = None) -> Session:
         """Start a session after `text`. It ends `ttl` seconds after its last use, or by the service's default."""
-        return Session(self._connection, self._connection.ask(calls.create(text, ttl)))
+        return Session(self._connection, self._connection.ask(calls.create(text, model, ttl)))
 
     def attach(self, session_id: str) -> Session:
         """A session that is there already, where it stands now."""

@@ -10,12 +10,12 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from app.openai_schemas import DetokenizeAnswer, TokenizeAnswer, TokenizerInfo
 from app.schemas import Answer, ModelCard, PerplexityAnswer, PredictAnswer, Ready
 from app.session_schemas import MAX_SEED, AppendAnswer, ContinueAnswer, ContinueDone, SessionAnswer
-from pru.client.options import ScoreOptions, SuggestOptions, WriteOptions
+from pru.client.options import PredictOptions, ScoreOptions, SuggestOptions, WriteOptions
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
@@ -54,7 +54,7 @@ class Call(Generic[T]):
         return headers
 
 
-def predict(text: str, options: SuggestOptions) -> Call[PredictAnswer]:
+def predict(text: str, options: PredictOptions) -> Call[PredictAnswer]:
     """`POST /predict`."""
     return _post("/predict", PredictAnswer, {"text": text, **options})
 
@@ -65,26 +65,26 @@ def perplexity(text: str | Sequence[str], options: ScoreOptions) -> Call[Perplex
     return _post("/perplexity", PerplexityAnswer, {**texts, **options})
 
 
-def tokenize(text: str) -> Call[list[int]]:
+def tokenize(text: str, model: str | None) -> Call[list[int]]:
     """`POST /tokenize`."""
-    content = _json({"prompt": text})
+    content = _json({"prompt": text, "model": model})
     return Call("POST", "/tokenize", lambda body: TokenizeAnswer.model_validate_json(body).tokens, content)
 
 
-def detokenize(tokens: Sequence[int]) -> Call[str]:
+def detokenize(tokens: Sequence[int], model: str | None) -> Call[str]:
     """`POST /detokenize`."""
-    content = _json({"tokens": list(tokens)})
+    content = _json({"tokens": list(tokens), "model": model})
     return Call("POST", "/detokenize", lambda body: DetokenizeAnswer.model_validate_json(body).prompt, content)
 
 
-def tokenizer_info() -> Call[TokenizerInfo]:
+def tokenizer_info(model: str | None) -> Call[TokenizerInfo]:
     """`GET /tokenizer_info`."""
-    return _get("/tokenizer_info", TokenizerInfo)
+    return _get(_of_model("/tokenizer_info", model), TokenizerInfo)
 
 
-def model() -> Call[ModelCard]:
+def card(model: str | None) -> Call[ModelCard]:
     """`GET /model`."""
-    return _get("/model", ModelCard)
+    return _get(_of_model("/model", model), ModelCard)
 
 
 def ready() -> Call[Ready]:
@@ -92,9 +92,9 @@ def ready() -> Call[Ready]:
     return Call("GET", "/health/ready", Ready.model_validate_json, patient=False)
 
 
-def create(text: str, ttl: float | None) -> Call[SessionAnswer]:
+def create(text: str, model: str | None, ttl: float | None) -> Call[SessionAnswer]:
     """`POST /sessions`."""
-    return _change("/sessions", SessionAnswer, {"text": text, "ttl": ttl})
+    return _change("/sessions", SessionAnswer, {"text": text, "model": model, "ttl": ttl})
 
 
 def import_(blob: bytes) -> Call[SessionAnswer]:
@@ -179,6 +179,11 @@ def _json(fields: Mapping[str, Any]) -> bytes:
 
 def _new_key() -> str:
     return secrets.token_urlsafe(16)
+
+
+def _of_model(path: str, model: str | None) -> str:
+    """A path with the model that is asked for; a lone surrogate, which no address holds, is in no model's name."""
+    return path if model is None else f"{path}?{urlencode({'model': model}, errors='replace')}"
 
 
 def _path(session_id: str, rest: str = "") -> str:

@@ -16,6 +16,7 @@ import httpx2
 
 from app.session_schemas import GeneratedToken
 from model.errors import ConfigurationError, PRUError
+from pru.api_key import bearer
 from pru.client.calls import Call
 from pru.client.judging import answer_of, check, translated, wait_after
 from pru.client.writing import Writing
@@ -137,38 +138,54 @@ class AsyncConnection(_Common[httpx2.AsyncClient]):
 def connect(
     base_url: str | None,
     *,
+    api_key: str | None,
     timeout: float,
     max_retries: int,
     headers: Mapping[str, str] | None,
     transport: httpx2.BaseTransport | None,
 ) -> Connection:
     """A connection that blocks. Nothing is sent yet."""
-    settings = _settings(base_url, timeout, max_retries, headers)
+    settings = _settings(base_url, api_key, timeout, max_retries, headers)
     return Connection(httpx2.Client(**settings, transport=transport), max_retries)
 
 
 def connect_async(
     base_url: str | None,
     *,
+    api_key: str | None,
     timeout: float,
     max_retries: int,
     headers: Mapping[str, str] | None,
     transport: httpx2.AsyncBaseTransport | None,
 ) -> AsyncConnection:
     """A connection for asyncio. Nothing is sent yet."""
-    settings = _settings(base_url, timeout, max_retries, headers)
+    settings = _settings(base_url, api_key, timeout, max_retries, headers)
     return AsyncConnection(httpx2.AsyncClient(**settings, transport=transport), max_retries)
 
 
 def _settings(
-    base_url: str | None, timeout: float, max_retries: int, headers: Mapping[str, str] | None
+    base_url: str | None, api_key: str | None, timeout: float, max_retries: int, headers: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """What both clients of httpx2 are made with; `ConfigurationError` where it makes no sense."""
     if not timeout > 0 or max_retries < 0:
         raise ConfigurationError("a client's timeout must be above 0 seconds, and max_retries 0 or more")
     # A call waits for its turn on a connection as long as it must: that is not the service's silence.
     limits = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), pool=None)
-    return {"base_url": _address(base_url), "timeout": limits, "headers": headers}
+    url = _address(base_url)
+    return {"base_url": url, "timeout": limits, "headers": _with_key(httpx2.Headers(headers), api_key, url)}
+
+
+def _with_key(headers: httpx2.Headers, api_key: str | None, url: httpx2.URL) -> httpx2.Headers:
+    """The header fields of each request, the key among them unless the caller gives credentials of his own."""
+    has_own = "Authorization" in headers or bool(url.userinfo)
+    if api_key and has_own:
+        raise ConfigurationError(
+            "a request carries one credential; give the client api_key, or a password in its address or headers, and "
+            "not both"
+        )
+    if not has_own and (field := bearer(api_key)):
+        headers["Authorization"] = field
+    return headers
 
 
 def _address(base_url: str | None) -> httpx2.URL:

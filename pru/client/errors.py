@@ -2,11 +2,14 @@
 
     PRUError
     ├── APIError                  the service answered with an error; a status that is not below is this class
+    │   ├── UnauthorizedError     401: no key, or none that holds
+    │   ├── ForbiddenError        403: what the key is not for
     │   ├── NotFoundError         404: no such session, or not any more
+    │   │   └── ModelNotFoundError  no such model
     │   ├── ConflictError         409: the session stands elsewhere, or belongs to another bundle
     │   ├── TooLargeError         413
     │   ├── InvalidRequestError   422: wrong fields
-    │   ├── OverloadedError       429
+    │   ├── OverloadedError       429: too much waits, or the key's quota is used up
     │   ├── UnavailableError      503: starting, stopping, or without its store
     │   └── DeadlineError         504
     ├── ConnectionFailedError     no whole answer came
@@ -50,8 +53,20 @@ class APIError(PRUError):
         """Seconds after which the service would be asked again, if it said so."""
 
 
+class UnauthorizedError(APIError):
+    """The service needs a key, and was sent none or one that is wrong, expired or withdrawn."""
+
+
+class ForbiddenError(APIError):
+    """The key is not for this route, or may never have as many tokens as this request needs."""
+
+
 class NotFoundError(APIError):
     """A session that there is not, or not any more. Make a new one from its text."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """A model by a name that none has; `client.model().models` are those there are."""
 
 
 class ConflictError(APIError):
@@ -77,7 +92,7 @@ class InvalidRequestError(APIError):
 
 
 class OverloadedError(APIError):
-    """More requests wait than the service allows."""
+    """More requests wait than the service allows, or the key's quota is used up until `retry_after`."""
 
 
 class UnavailableError(APIError):
@@ -105,6 +120,8 @@ class BrokenStreamError(PRUError):
 
 
 BY_STATUS: dict[int, type[APIError]] = {
+    HTTPStatus.UNAUTHORIZED: UnauthorizedError,
+    HTTPStatus.FORBIDDEN: ForbiddenError,
     HTTPStatus.NOT_FOUND: NotFoundError,
     HTTPStatus.CONFLICT: ConflictError,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLargeError,
@@ -119,6 +136,9 @@ BY_STATUS: dict[int, type[APIError]] = {
 def api_error(problem: Problem, retry_after: float | None = None) -> APIError:
     """The error that a problem document tells of."""
     kind = BY_STATUS.get(problem.status, APIError)
+    # What a request names and is not there is a model where a field names it, and else a session by its address.
+    if kind is NotFoundError and problem.errors:
+        kind = ModelNotFoundError
     return kind(
         problem.status, problem.title, problem.detail, problem.request_id, problem=problem, retry_after=retry_after
     )

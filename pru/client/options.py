@@ -18,13 +18,20 @@ class SuggestOptions(TypedDict, total=False):
     include_special: bool
 
 
+class PredictOptions(SuggestOptions, total=False):
+    """The same, and of which model (`app.schemas.PredictRequest`)."""
+
+    model: str | None
+
+
 class ScoreOptions(TypedDict, total=False):
-    """How to score, and what to return (`app.schemas.PerplexityRequest`)."""
+    """How to score, with which model, and what to return (`app.schemas.PerplexityRequest`)."""
 
     context: str
     return_tokens: bool
     return_words: bool
     include_eos: bool
+    model: str | None
 
 
 class WriteOptions(TypedDict, total=False):

@@ -49,7 +49,10 @@ def check_commands(content: str) -> None:
 def check_pru(arguments: list[str]) -> None:
     """The command line takes these arguments."""
     name, *rest = arguments
-    load(name).make_context(name, rest)
+    command = load(name)
+    if parts := getattr(command, "commands", None):
+        command, name, rest = parts[rest[0]], rest[0], rest[1:]
+    command.make_context(name, rest)
 
 
 def _check_compose(arguments: list[str]) -> None:

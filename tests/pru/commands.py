@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -50,11 +51,21 @@ def run_without(packages: str, *arguments: str, **variables: str) -> subprocess.
     )
 
 
+def leaves() -> dict[str, Any]:
+    """Every command that does something, by all its words: a group stands for those in it."""
+    found: dict[str, Any] = {}
+    for name in COMMANDS:
+        command = load(name)
+        parts = getattr(command, "commands", None)
+        found |= {f"{name} {part}": inner for part, inner in parts.items()} if parts else {name: command}
+    return found
+
+
 def examples() -> list[tuple[str, str]]:
     """Every example that the help of a command shows, with the name of that command."""
     found = []
-    for name in COMMANDS:
-        heading, *lines = load(name).epilog.splitlines()
+    for name, command in ({name: load(name) for name in COMMANDS} | leaves()).items():
+        heading, *lines = command.epilog.splitlines()
         assert heading == "Examples:"
         assert lines
         found += [(name, re.sub(r"\\\[", "[", line)) for line in lines]

@@ -9,6 +9,7 @@ from time import sleep
 import pytest
 
 from pru import bench
+from tests.app.access.keys import key_file, make_key
 from tests.app.bundles import export_small_bundle
 from tests.app.processes import served
 from tests.commands import only_line
@@ -93,3 +94,27 @@ def test_what_cannot_be_measured_is_one_line(
 ) -> None:
     assert run(monkeypatch, "bench", *arguments) == 2
     assert only_line(capsys).startswith(f"error: {message}")
+
+
+def test_a_server_that_needs_a_key_is_asked_with_that_of_the_environment(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, other = make_key("alice"), make_key("boris")
+    keys = key_file(key, other, boris={"routes": ["model"]})
+    with served("-m", "app", bundle=str(bundle), keys=keys) as service:
+        service.wait_until_ready()
+        asked = ("bench", "--url", service.url, "--seconds", 0.5, "--json")
+        for sent, status in ((None, 401), (other.text, 403)):
+            if sent:
+                monkeypatch.setenv("PRU_API_KEY", sent)
+            assert run(monkeypatch, *asked) == 2
+            assert only_line(capsys).endswith(
+                f" answers with status {status}; give a key for /predict with PRU_API_KEY"
+            )
+        monkeypatch.setenv("PRU_API_KEY", key.text)
+        assert run(monkeypatch, *asked) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["refused"], found["requests"] > 0) == (0, True)
+        monkeypatch.setenv("PRU_API_KEY", "sec\nret")
+        assert run(monkeypatch, *asked) == 2
+        assert "sec" not in only_line(capsys)

@@ -14,7 +14,7 @@ import pytest
 from app.settings import Settings
 from pru.cli import COMMANDS, load
 from tests.commands import only_line
-from tests.pru.commands import examples, run, run_without
+from tests.pru.commands import examples, leaves, run, run_without
 from tests.source import ROOT
 from training.presets import PRESETS
 
@@ -48,9 +48,9 @@ def test_the_list_shows_the_first_line_of_a_commands_own_help(name: str) -> None
     assert COMMANDS[name].help == command.help.split("\n\n")[0].strip()
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"serve"}))
+@pytest.mark.parametrize("name", sorted(leaves().keys() - {"serve"}))
 def test_every_command_that_gives_a_result_gives_it_to_programs_too(name: str) -> None:
-    assert any("--json" in parameter.opts for parameter in load(name).params)
+    assert any("--json" in parameter.opts for parameter in leaves()[name].params)
 
 
 def test_predict_and_score_need_neither_torch_nor_fastapi(tmp_path: Path) -> None:
@@ -144,6 +144,39 @@ def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> N
     assert chosen == (9000, "::1", Path("there"), "onnx", 3)
 
 
+def test_files_of_models_and_of_keys_are_options_of_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app import cli
+
+    served: list[Settings] = []
+    monkeypatch.setattr(cli, "_serve", served.append)
+    monkeypatch.setenv("PRU_MODELS", "there.toml")
+    monkeypatch.setenv("PRU_KEYS_FILE", "/nowhere")
+    assert run(monkeypatch, "serve", "--keys-file", "keys.toml") == 0
+    assert run(monkeypatch, "serve", "--models", "here.toml") == 0
+    assert [(it.models, it.keys_file) for it in served] == [
+        (Path("there.toml"), Path("keys.toml")),
+        (Path("here.toml"), Path("/nowhere")),
+    ]
+
+
+@pytest.mark.parametrize("command", [["serve"], ["predict", "the"], ["engines"]])
+def test_a_bundle_that_is_named_goes_before_a_file_of_models_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    monkeypatch.setenv("PRU_MODELS", str(tmp_path / "none.toml"))
+    assert run(monkeypatch, *command) == 2
+    assert "none.toml cannot be read" in only_line(capsys)
+    assert run(monkeypatch, *command, "--bundle", tmp_path / "missing") == 2
+    assert "missing" in only_line(capsys)
+
+
+def test_a_bundle_and_a_file_of_models_are_not_both_served(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "serve", "--bundle", "here", "--models", "there") == 2
+    assert only_line(capsys) == "error: --bundle and --models both say what is served; leave one of them out"
+
+
 def test_bash_completes_names_of_commands_and_loads_none() -> None:
     everything = f"{HEAVY},app,training,export"
     assert completed("e", refused=everything) == ["engines", "evaluate", "export"]
@@ -178,10 +211,10 @@ def test_the_script_for_bash_calls_the_command(
 @pytest.mark.parametrize(("name", "example"), examples())
 def test_an_example_is_a_command_that_its_own_parser_takes(name: str, example: str) -> None:
     command = example.rpartition("| ")[2].partition(" > ")[0]
-    program, given, *arguments = shlex.split(command)
-    assert (program, given) == ("pru", name)
+    assert f"{command} ".startswith(f"pru {name} ")
     assert len(example) <= 78, "a line of a terminal of 80 columns"
-    parsed = load(name).make_context(name, arguments)
+    [words] = [it.split() for it in leaves() if f"{command} ".startswith(f"pru {it} ")]
+    parsed = leaves()[" ".join(words)].make_context(words[-1], shlex.split(command)[1 + len(words) :])
     assert parsed.args == []
 
 

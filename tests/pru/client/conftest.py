@@ -19,8 +19,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(autouse=True)
-def _no_address_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PRU_URL", raising=False)
+def _neither_address_nor_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRU_URL", "PRU_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

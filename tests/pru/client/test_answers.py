@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import httpx2
 import pytest
 
-from app.schemas import PerplexityRequest, Suggesting
+from app.schemas import PerplexityRequest, PredictRequest, Suggesting
 from app.session_schemas import ContinueRequest
 from pru.client import (
     AsyncPRUClient,
@@ -25,7 +25,7 @@ from pru.client import (
     TokenStream,
     calls,
 )
-from pru.client.options import ScoreOptions, SuggestOptions, WriteOptions
+from pru.client.options import PredictOptions, ScoreOptions, SuggestOptions, WriteOptions
 from tests.app.processes import Service
 from tests.app.serving import make_app
 
@@ -226,8 +226,9 @@ def test_both_kinds_have_the_same_methods_with_the_same_arguments(blocking: type
 def test_every_route_of_the_model_and_of_sessions_is_asked() -> None:
     name = "{session_id}"
     made: list[calls.Call[Any]] = [
-        calls.predict("", {}), calls.perplexity("", {}), calls.tokenize(""), calls.detokenize([]),
-        calls.tokenizer_info(), calls.model(), calls.ready(), calls.create("", None), calls.import_(b""),
+        calls.predict("", {}), calls.perplexity("", {}), calls.tokenize("", None),
+        calls.detokenize([], None), calls.tokenizer_info(None), calls.card(None), calls.ready(),
+        calls.create("", None, None), calls.import_(b""),
         calls.look(name), calls.delete(name), calls.append(name, 0, "", {}), calls.rewind(name, 0), calls.fork(name),
         calls.export(name), calls.continue_(name, 0, {}), calls.stream(name, 0, {}),
     ]  # fmt: skip
@@ -247,12 +248,12 @@ def test_every_route_of_the_model_and_of_sessions_is_asked() -> None:
     ("options", "request_kind", "besides"),
     [
         (SuggestOptions, Suggesting, set()),
+        (PredictOptions, PredictRequest, {"text"}),
         (ScoreOptions, PerplexityRequest, {"text", "texts"}),
         (WriteOptions, ContinueRequest, {"stream", "expected_position"}),
     ],
 )
 def test_options_are_the_fields_of_the_requests(options: type, request_kind: type, besides: set[str]) -> None:
-    fields = {name: str(hint) for name, hint in get_type_hints(request_kind).items() if name != "model_config"}
-    assert {name: str(hint) for name, hint in get_type_hints(options).items()} == {
-        name: hint for name, hint in fields.items() if name not in besides
+    assert get_type_hints(options) == {
+        name: hint for name, hint in get_type_hints(request_kind).items() if name not in {"model_config", *besides}
     }

@@ -10,7 +10,8 @@ import pytest
 import app.cli
 import app.main
 import app.server  # noqa: F401 - any class of the tree that serving defines
-from app.errors import STATUS, TOLD, AnswerExistsError, FieldError, PositionError, StoreError
+from app import errors
+from app.errors import STATUS, TOLD, AnswerExistsError, FieldError, PositionError, QuotaError, StoreError
 from app.problems import problem_of
 from app.sessions.store import StoredAnswer
 from model.errors import PRUError
@@ -18,17 +19,22 @@ from pru import (
     APIError,
     ConflictError,
     DeadlineError,
+    ForbiddenError,
     InvalidRequestError,
+    ModelNotFoundError,
     NotFoundError,
     OverloadedError,
     PRUClient,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
 )
 from tests.app.processes import Service
 from tests.pru.client.script import Script, refused
 
 EXPECTED: dict[int, type[APIError]] = {
+    401: UnauthorizedError,
+    403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,
     413: TooLargeError,
@@ -41,6 +47,8 @@ EXPECTED: dict[int, type[APIError]] = {
 
 ARGUMENTS: dict[type[PRUError], tuple[Any, ...]] = {
     PositionError: (3, "say it otherwise"),
+    errors.ModelNotFoundError: (("model",), "say it otherwise"),
+    QuotaError: (7.5, "say it otherwise"),
     StoreError: ("/secret/place", "is full", "make room"),
     AnswerExistsError: (StoredAnswer("key", "f" * 64, b"{}", 0.0),),
 }
@@ -61,19 +69,19 @@ def test_every_error_of_the_service_is_raised_as_the_class_of_its_status(kind: t
     with script.client(max_retries=0) as client, pytest.raises(APIError) as found:
         client.predict("the")
     raised = found.value
-    assert type(raised) is EXPECTED[STATUS[kind]]
+    assert type(raised) is (ModelNotFoundError if kind is errors.ModelNotFoundError else EXPECTED[STATUS[kind]])
     assert (raised.status, raised.request_id) == (STATUS[kind], "id-1")
     assert raised.title == STATUS[kind].phrase
     assert raised.detail == str(error) if isinstance(error, TOLD) else "say it" not in raised.detail
     assert str(raised) == f"{raised.status} {raised.title}: {raised.detail} (request id-1)"
-    assert raised.retry_after == (1.0 if raised.status in {429, 503} else None)
+    assert raised.retry_after == (8.0 if kind is QuotaError else 1.0 if raised.status in {429, 503} else None)
     if isinstance(raised, ConflictError):
         assert raised.position == (3 if kind is PositionError else None)
     if isinstance(raised, InvalidRequestError):
         assert [it.pointer for it in raised.errors] == (["#/texts/3"] if isinstance(error, FieldError) else [])
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 405, 415, 418, 431, 500, 501])
+@pytest.mark.parametrize("status", [400, 405, 415, 418, 431, 500, 501])
 def test_a_status_without_a_class_of_its_own_is_an_api_error(status: int) -> None:
     with Script(refused(status, "no")).client() as client, pytest.raises(APIError, match=f"{status} .*: no") as found:
         client.predict("the")
@@ -83,9 +91,9 @@ def test_a_status_without_a_class_of_its_own_is_an_api_error(status: int) -> Non
 def test_all_errors_are_of_the_projects_one_tree() -> None:
     import pru
 
-    errors = [getattr(pru, name) for name in pru.__all__ if name.endswith("Error")]
-    assert len(errors) == 13
-    assert all(issubclass(kind, PRUError) for kind in errors)
+    kinds = [getattr(pru, name) for name in pru.__all__ if name.endswith("Error")]
+    assert len(kinds) == 16
+    assert all(issubclass(kind, PRUError) for kind in kinds)
 
 
 @pytest.mark.parametrize(

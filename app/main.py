@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -52,6 +52,10 @@ from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
 from app.sessions.watched import WatchedStore
 from app.settings import Settings, load_settings
+from app.tracing import tracing_of_environment
+
+if TYPE_CHECKING:
+    from app.tracing.spans import Tracing
 
 VERSION = "0.1.0"
 
@@ -78,13 +82,15 @@ def create_app(
     logger: FilteringBoundLogger | None = None,
     store: SessionStore | None = None,
     keyring: Keyring | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Make the application.
 
     `served_model` is what to serve in place of the settings' bundle, already opened. Without it the lifespan opens the
     bundle and raises `BundleError` where it is broken, so that no server starts with it. `store` keeps sessions, in
     place of the settings' one. `keyring` holds the keys, where processes share their quotas; without it the lifespan
-    reads the settings' ones and raises `ConfigurationError` where they cannot be read.
+    reads the settings' ones and raises `ConfigurationError` where they cannot be read. `tracing` traces requests, in
+    place of what the environment asks for; it is opened and closed with the service.
     """
     settings = settings or load_settings()
     numbers = Metrics()
@@ -93,6 +99,7 @@ def create_app(
     lifecycle = Lifecycle()
     keyring = keyring or Keyring(settings)
     keyring.metrics = numbers
+    tracing = tracing or tracing_of_environment()
     app: FastAPI = FastAPIOffline(
         title="PRU",
         version=VERSION,
@@ -101,7 +108,7 @@ def create_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring),
+        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring, tracing),
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
@@ -120,6 +127,10 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         deadline_seconds=settings.deadline_seconds,
     )
+    if tracing:
+        from app.tracing.middleware import TracingMiddleware  # noqa: PLC0415 - needs OpenTelemetry's SDK
+
+        app.add_middleware(TracingMiddleware, tracing=tracing)
     problems.install(app)
     app.include_router(model.router)
     app.include_router(sessions.router)
@@ -141,6 +152,7 @@ def _lifespan(
     given: ServedModel | None,
     store: SessionStore,
     keyring: Keyring,
+    tracing: Tracing | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """From a checked bundle to a drained engine. The engine warms up while probes are already answered."""
 
@@ -148,10 +160,13 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for warning in keyring.load():
             logger.warning("the keys are kept carelessly", reason=warning)
+        if tracing:
+            tracing.open(VERSION)
         served = given if given is not None else await asyncio.to_thread(open_model, settings)
         app.state.served_model = served
         admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
-        scheduler = Scheduler(served.build_engine, numbers, _on_death(lifecycle, logger), lambda: admission.inside)
+        on_death = _on_death(lifecycle, logger)
+        scheduler = Scheduler(served.build_engine, numbers, on_death, lambda: admission.inside, served.name)
         start = asyncio.create_task(_start(settings, lifecycle, logger, numbers, served, scheduler, admission, store))
         tasks = [start, asyncio.create_task(_keep_store(store, logger, numbers))]
         tasks.append(asyncio.create_task(keyring.watch(logger)))
@@ -167,6 +182,8 @@ def _lifespan(
             await asyncio.to_thread(scheduler.close)
             await store.close()
             keyring.close()
+            if tracing:
+                await asyncio.to_thread(tracing.close)
             logger.info("stopped")
 
     return lifespan

@@ -27,6 +27,7 @@ from app.logs import capture_library_logs, make_logger
 from app.main import create_app
 from app.served_model import ServedModel
 from app.settings import Settings
+from app.tracing import tracing_of_environment
 from app.workers import Worker, become_worker
 from model.errors import ConfigurationError, EngineError
 
@@ -67,6 +68,7 @@ def run(settings: Settings, served: ServedModel) -> None:
     keyring = Keyring(settings)
     keyring.load()
     check_reach(settings, keyring)
+    tracing = tracing_of_environment()
     listeners = listen(settings.host, settings.port, settings.workers)
     logger = make_logger(settings.log_level)
     capture_library_logs(logger)
@@ -75,7 +77,7 @@ def run(settings: Settings, served: ServedModel) -> None:
     worker = become_worker(listeners, logger, metrics.forget) if len(listeners) > 1 else None
     if worker:
         metrics.write_at(worker.place)
-    app = create_app(settings, served, logger, keyring=keyring)
+    app = create_app(settings, served, logger, keyring=keyring, tracing=tracing)
     lifecycle: Lifecycle = app.state.lifecycle
 
     def on_ready() -> None:

@@ -124,7 +124,7 @@ def test_serving_imports_where_torch_cannot_be_imported() -> None:
 
 
 def test_every_import_is_of_a_declared_dependency() -> None:
-    assert undeclared(serving(WITH_TORCH), "cpu") == {}
-    assert undeclared(serving(), "cpu", "gpu") == {}
+    assert undeclared(serving(WITH_TORCH), "cpu", "traces") == {}
+    assert undeclared(serving(), "cpu", "gpu", "traces") == {}
     assert undeclared(modules("model") | modules("training") | modules("export"), "cpu", "gpu", "train") == {}
-    assert undeclared(modules("benchmarks") | modules("tests"), "cpu", "train", "dev") == {}
+    assert undeclared(modules("benchmarks") | modules("tests"), "cpu", "traces", "train", "dev") == {}

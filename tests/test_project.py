@@ -26,7 +26,7 @@ from app.server import GRACE_SECONDS
 from app.settings import Settings
 from tests.source import ROOT, modules
 
-EXTRAS = {"cpu": ["cpu"], "dev": ["cpu", "train", "dev"], "gpu": ["gpu"]}
+EXTRAS = {"cpu": ["cpu", "traces"], "dev": ["cpu", "traces", "train", "dev"], "gpu": ["gpu", "traces"]}
 """Extras that each lock file holds besides the core dependencies."""
 
 IMAGES = {"Dockerfile": "cpu", "Dockerfile.gpu": "gpu"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from typing import Any
 
 import pytest
@@ -70,7 +71,8 @@ def test_an_append_shows_what_the_store_did() -> None:
     with tracing() as (client, spans):
         session = create(client, "the")
         append(client, session, "harbour")
-    assert spans.under(spans.one("POST /sessions")) == ["queue", "engine", "store create"]
+    # What can be gone back to is a state before the end, so a beginning is read in two.
+    assert spans.under(spans.one("POST /sessions")) == ["queue", "engine"] * 2 + ["store create"]
     request = spans.one("POST /sessions/{session_id}/append")
     assert spans.under(request) == ["store load", "queue", "engine", "store replace"]
     assert session not in str([span.to_json() for span in spans.all])
@@ -102,7 +104,7 @@ def test_a_stream_lasts_until_its_last_word() -> None:
     request = spans.one("POST /sessions/{session_id}/continue")
     # A first reading without words, and one for each word that was drawn.
     assert spans.under(request) == ["store load"] + ["queue", "engine"] * 4 + ["store replace"]
-    assert [attributes(span)["pru.tokens"] for span in spans.named("engine")[1:]] == [0, 1, 1, 1]
+    assert [attributes(span)["pru.tokens"] for span in spans.named("engine")[-4:]] == [0, 1, 1, 1]
     assert request.end_time is not None
     assert all((span.end_time or 0) <= request.end_time for span in spans.named("engine"))
 
@@ -118,20 +120,16 @@ def test_parts_beyond_the_most_that_a_request_may_have_are_counted() -> None:
 
 
 def test_an_error_is_a_status_and_never_a_message() -> None:
+    ready = threading.Event()
+
     def fail() -> None:
-        if len(engines[0].calls) > 8:
+        if ready.is_set():
             raise RuntimeError(MARK)
 
-    engines: list[NumpyEngine] = []
-
-    def build(size: int) -> NumpyEngine:
-        engines.append(NumpyEngine(size, before=fail))
-        return engines[0]
-
-    with tracing(model=fake_model(build=build)) as (client, spans):
-        statuses = [client.post("/predict", json={"text": f"the {'harbour ' * count}"}).status_code for count in range(9)]
-    assert statuses[-1] == 500
-    request, engine = spans.named("POST /predict")[-1], spans.named("engine")[-1]
+    with tracing(model=fake_model(build=lambda size: NumpyEngine(size, before=fail))) as (client, spans):
+        ready.set()
+        post(client, "/predict", 500, text=MARK)
+    request, engine = spans.one("POST /predict"), spans.one("engine")
     assert (request.status.status_code, engine.status.status_code) == (StatusCode.ERROR, StatusCode.ERROR)
     assert attributes(request)["error.type"] == "500"
     assert {span.status.description for span in spans.all} == {None}
@@ -277,13 +275,14 @@ def test_no_span_holds_text_a_key_or_a_header() -> None:
         statuses = {client.post(f"{path}?q={mark}", json=fields).status_code for path, fields in posts}
         statuses |= {client.get(f"/{mark}").status_code, client.get(f"/v1/models/{mark}").status_code}
         statuses.add(client.request(mark.upper(), "/predict").status_code)
-        with client.websocket_connect(f"/sessions/{session}/stream?{mark}", subprotocols=key.subprotocols) as socket:
+        with client.websocket_connect(f"/sessions/{session}/stream?{mark}") as socket:
             for frame in ({"type": "append", "text": mark}, {"type": mark}, {"type": "append", "prefix": f"{mark} "}):
                 socket.send_json({"id": mark, **frame})
                 socket.receive_json()
         assert statuses >= {200, 404, 405, 422}
     sent = everything(spans).lower()
-    assert len(spans.all) > 40
+    assert len(spans.named("engine")) > 5
+    assert len(spans.named("frame append")) == 1
     for secret in (mark, MARK, key.text, session, key.line.split()[0]):
         assert secret.lower().encode() not in sent
     assert {attributes(span).get("pru.key") for span in spans.all if span.kind == SpanKind.SERVER} == {"alice"}

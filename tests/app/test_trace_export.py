@@ -217,9 +217,11 @@ def test_what_sends_traces_is_loaded_only_where_there_is_somewhere_to_send_them(
 MISSING = """
 import sys
 
+missing = sys.argv[1]
+
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
+        if name == missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())

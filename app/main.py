@@ -235,6 +235,7 @@ async def _start(
         )
         completions = Completions(service.identity, service.reader, admission)
         numbers.serving(**service.identity.model_dump())
+        numbers.starts.inc()
         lifecycle.set_ready(service, sessions, completions)
     except Exception as error:
         lifecycle.failure = error

@@ -83,6 +83,12 @@ class Metrics:
             buckets=SECONDS,
             registry=own,
         )
+        self._store_failures = Counter(
+            "pru_session_store_failures",
+            "Operations of the session store that failed.",
+            ["operation"],
+            registry=own,
+        )
         self._key_requests = Counter(
             "pru_key_requests", "Requests let in, by the name of their key.", ["key"], registry=own
         )
@@ -92,6 +98,10 @@ class Metrics:
             ["key"],
             registry=own,
         )
+        self._key_refusals = Counter(
+            "pru_key_quota_refusals", "Requests refused for a quota, by the name of their key.", ["key"], registry=own
+        )
+        self.starts = Counter("pru_starts", "Times that a serving process became ready.", registry=own)
         self._info = Gauge(
             "pru_model_info",
             "1, for the model that is served.",
@@ -119,9 +129,15 @@ class Metrics:
         """Count tokens that are charged to a key."""
         self._key_tokens_of(key).inc(tokens)
 
-    def stored(self, operation: str, seconds: float) -> None:
+    def over_quota(self, key: str) -> None:
+        """Count a request that a key's quota refuses."""
+        self._key_refusals.labels(key).inc()
+
+    def stored(self, operation: str, seconds: float, *, failed: bool) -> None:
         """Observe an operation of the session store."""
         self._store_timer_of(operation).observe(seconds)
+        if failed:
+            self._store_failures.labels(operation).inc()
 
     def serving(self, name: str, sha256: str, engine: str, precision: str) -> None:
         """Say which model is served."""

@@ -74,6 +74,6 @@ class WatchedStore:
             raise
         finally:
             ended = perf_counter()
-            self._metrics.stored(operation, ended - began)
+            self._metrics.stored(operation, ended - began, failed=failed)
             if (trace := recorded_trace()) is not None:
                 trace.record(f"store {operation}", began, ended, {}, failed=failed)

@@ -34,9 +34,7 @@ def make_app(
 ) -> FastAPI:
     """An application around `model` that logs everything into `logs` and keeps sessions in memory or in `store`."""
     logger = make_logger(LogLevel.DEBUG, logs or LogLines())
-    return create_app(
-        Settings(**settings), model or fake_model(), logger, store or MemoryStore(), tracing=tracing
-    )
+    return create_app(Settings(**settings), model or fake_model(), logger, store or MemoryStore(), tracing=tracing)
 
 
 @contextmanager

@@ -240,7 +240,8 @@ def test_without_a_trace_log_lines_have_no_ids_of_any() -> None:
 
 def everything(spans: Spans) -> bytes:
     """What goes over the wire."""
-    return encode_spans(spans.all).SerializeToString()
+    sent: bytes = encode_spans(spans.all).SerializeToString()
+    return sent
 
 
 def test_no_span_holds_text_a_key_or_a_header() -> None:

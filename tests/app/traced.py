@@ -55,13 +55,15 @@ def tracing(**serving_with: Any) -> Iterator[tuple[TestClient, Spans]]:
 def id_of(span: ReadableSpan) -> int:
     """A span's id."""
     assert span.context is not None
-    return span.context.span_id
+    found: int = span.context.span_id
+    return found
 
 
 def trace_of(span: ReadableSpan) -> int:
     """The id of a span's trace."""
     assert span.context is not None
-    return span.context.trace_id
+    found: int = span.context.trace_id
+    return found
 
 
 class Collector:

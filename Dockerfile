@@ -13,10 +13,10 @@ RUN python -m venv --without-pip /opt/venv \
 # - the packages' own tests;
 # - what only compilers and type checkers read, and NumPy's tools to call compilers;
 # - ReDoc: the service shows its documentation with Swagger UI alone.
-# - protobuf, with which only those tools read and write; what colours program text, of which the terminal shows none.
+# - what colours program text, of which the terminal shows none.
 RUN cd /opt/venv/lib/python3.*/site-packages \
     && rm -rf onnxruntime/capi/libonnxruntime.so.* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
-        numpy/distutils numpy/f2py fastapi_offline/static/redoc.standalone.js google pygments/lexers/[a-z]*.py \
+        numpy/distutils numpy/f2py fastapi_offline/static/redoc.standalone.js pygments/lexers/[a-z]*.py \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && find . -type f \( -name '*.a' -o -name '*.[ch]' -o -name '*.px[di]' -o -name '*.py[ix]' \) -delete
 WORKDIR /opt/pru
@@ -31,7 +31,7 @@ COPY pru pru
 # imports to serve and to answer in the terminal, one in three. By content, since times do not travel with images.
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash app model pru \
     && /opt/venv/bin/python -B -c "import compileall, py_compile, sys; \
-        import app.cli, app.engines.onnx, app.score_formats, app.server, app.terminal, pru.cli; \
+        import app.cli, app.engines.onnx, app.score_formats, app.server, app.terminal, app.tracing.middleware, pru.cli; \
         by_content = py_compile.PycInvalidationMode.UNCHECKED_HASH; \
         files = [str(getattr(module, '__file__', None)) for module in list(sys.modules.values())]; \
         packages = [file for file in files if file.startswith('/opt/venv/')]; \

@@ -16,6 +16,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from app.settings import LogLevel
+from app.tracing.current import TRACE
 
 
 def make_logger(level: LogLevel, file: TextIO | None = None) -> FilteringBoundLogger:
@@ -25,6 +26,7 @@ def make_logger(level: LogLevel, file: TextIO | None = None) -> FilteringBoundLo
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _ids_of_the_trace,
             _exception_without_message,
             structlog.processors.JSONRenderer(),
         ],
@@ -32,6 +34,13 @@ def make_logger(level: LogLevel, file: TextIO | None = None) -> FilteringBoundLo
         cache_logger_on_first_use=True,
     )
     return logger
+
+
+def _ids_of_the_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add by which ids the running task's trace is found, where it has one."""
+    if (trace := TRACE.get()) is not None:
+        event["trace_id"], event["span_id"] = trace.trace_id, trace.span_id
+    return event
 
 
 def _exception_without_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -53,12 +62,12 @@ class LibraryHandler(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write where the record comes from and its exception's class; of uvicorn, also the first line of the template.
+        """Write where the record comes from and its exception's class; of some, also the first line of the template.
 
         Other libraries format their message before they log it, with whatever they were called with.
         """
         fields: dict[str, Any] = {"logger": record.name, "source": f"{record.module}:{record.lineno}"}
-        if record.name.startswith("uvicorn"):
+        if record.name.startswith(("uvicorn", "opentelemetry")):
             fields["message"] = str(record.msg).partition("\n")[0]
         if record.exc_info and record.exc_info[1]:
             fields["error"] = record.exc_info[1]

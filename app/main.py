@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -50,7 +50,11 @@ from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
 from app.sessions.watched import WatchedStore
 from app.settings import Settings, load_settings
+from app.tracing import tracing_of_environment
 from model.errors import PRUError
+
+if TYPE_CHECKING:
+    from app.tracing.spans import Tracing
 
 VERSION = "0.1.0"
 
@@ -77,13 +81,15 @@ def create_app(
     logger: FilteringBoundLogger | None = None,
     store: SessionStore | None = None,
     keyring: Keyring | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Make the application.
 
     `served_model` is what to serve in place of the settings' bundle, already opened. Without it the lifespan opens the
     bundle and raises `BundleError` where it is broken, so that no server starts with it. `store` keeps sessions, in
     place of the settings' one. `keyring` holds the keys, where processes share their quotas; without it the lifespan
-    reads the settings' ones and raises `ConfigurationError` where they cannot be read.
+    reads the settings' ones and raises `ConfigurationError` where they cannot be read. `tracing` traces requests, in
+    place of what the environment asks for; it is opened and closed with the service.
     """
     settings = settings or load_settings()
     numbers = Metrics()
@@ -92,6 +98,7 @@ def create_app(
     lifecycle = Lifecycle()
     keyring = keyring or Keyring(settings)
     keyring.metrics = numbers
+    tracing = tracing or tracing_of_environment()
     app: FastAPI = FastAPIOffline(
         title="PRU",
         version=VERSION,
@@ -100,7 +107,7 @@ def create_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring),
+        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring, tracing),
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
@@ -119,6 +126,10 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         deadline_seconds=settings.deadline_seconds,
     )
+    if tracing:
+        from app.tracing.middleware import TracingMiddleware  # noqa: PLC0415 - needs OpenTelemetry's SDK
+
+        app.add_middleware(TracingMiddleware, tracing=tracing)
     problems.install(app)
     app.include_router(model.router)
     app.include_router(sessions.router)
@@ -140,6 +151,7 @@ def _lifespan(
     given: ServedModel | None,
     store: SessionStore,
     keyring: Keyring,
+    tracing: Tracing | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """From a checked bundle to a drained engine. The engine warms up while probes are already answered."""
 
@@ -147,6 +159,8 @@ def _lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for warning in keyring.load():
             logger.warning("the keys are kept carelessly", reason=warning)
+        if tracing:
+            tracing.open(VERSION)
         served = await asyncio.to_thread(_first, settings, given)
         admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
         around = Surroundings(settings, admission, numbers, _on_death(lifecycle, logger))
@@ -169,6 +183,8 @@ def _lifespan(
             await lifecycle.close_models()
             await store.close()
             keyring.close()
+            if tracing:
+                await asyncio.to_thread(tracing.close)
             logger.info("stopped")
 
     return lifespan
@@ -225,6 +241,7 @@ async def _start(
         default = await RunningModel.start(served, around)
         models = Registry(default)
         around.metrics.serving(**default.identity.model_dump())
+        around.metrics.starts.inc()
         lifecycle.set_ready(models, SessionService(models, around.admission, store, settings.session_ttl_seconds))
     except Exception as error:
         lifecycle.failure = error

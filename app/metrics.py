@@ -119,6 +119,12 @@ class Metrics:
             buckets=SECONDS,
             registry=own,
         )
+        self._store_failures = Counter(
+            "pru_session_store_failures",
+            "Operations of the session store that failed.",
+            ["operation"],
+            registry=own,
+        )
         self._key_requests = Counter(
             "pru_key_requests", "Requests let in, by the name of their key.", ["key"], registry=own
         )
@@ -128,6 +134,10 @@ class Metrics:
             ["key"],
             registry=own,
         )
+        self._key_refusals = Counter(
+            "pru_key_quota_refusals", "Requests refused for a quota, by the name of their key.", ["key"], registry=own
+        )
+        self.starts = Counter("pru_starts", "Times that a serving process became ready.", registry=own)
         self.models_broken = Gauge(
             "pru_models_broken",
             "1 while the file of models, or a bundle that it names, cannot be served as it is.",
@@ -160,9 +170,15 @@ class Metrics:
         """Count tokens that are charged to a key."""
         self._key_tokens_of(key).inc(tokens)
 
-    def stored(self, operation: str, seconds: float) -> None:
+    def over_quota(self, key: str) -> None:
+        """Count a request that a key's quota refuses."""
+        self._key_refusals.labels(key).inc()
+
+    def stored(self, operation: str, seconds: float, *, failed: bool) -> None:
         """Observe an operation of the session store."""
         self._store_timer_of(operation).observe(seconds)
+        if failed:
+            self._store_failures.labels(operation).inc()
 
     def of_model(self, name: str) -> ModelMetrics:
         """The instruments of one model. Names are the operator's, never a client's."""

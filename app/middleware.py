@@ -30,9 +30,9 @@ CLIENT_LEFT = 499
 """Logged in place of a status when the client closed the connection before it was answered."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-_PROBES = ("/health/", "/metrics")
+PROBES = ("/health/", "/metrics")
 """Asked by machines every few seconds: logged at debug level."""
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class RequestMiddleware:
@@ -77,7 +77,7 @@ class RequestMiddleware:
                 raise
             exchange.task.uncancel()
         except Exception as error:
-            self._logger.error("failed", request_id=exchange.request_id, route=_route(scope), error=error)
+            self._logger.error("failed", request_id=exchange.request_id, route=route_of(scope), error=error)
             if exchange.status is None:
                 await _failure(error, exchange.request_id)(scope, exchange.receive, exchange.send)
 
@@ -93,12 +93,12 @@ class RequestMiddleware:
         return None
 
     def _log(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
-        route = _route(scope)
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = route_of(scope)
+        method = scope["method"] if scope["method"] in METHODS else "other"
         status = CLIENT_LEFT if exchange.client_left else exchange.status
         self._metrics.answered(method, route, status or 0, seconds)
         # Whoever guesses keys must not fill the log: it hears of them by their number, from `app.access.keyring`.
-        quiet = status == HTTPStatus.UNAUTHORIZED or (route is not None and route.startswith(_PROBES))
+        quiet = status == HTTPStatus.UNAUTHORIZED or (route is not None and route.startswith(PROBES))
         key = {"key": scope["state"]["key"]} if "key" in scope["state"] else {}
         write = self._logger.debug if quiet else self._logger.info
         write(
@@ -204,7 +204,7 @@ def _read_headers(headers: list[tuple[bytes, bytes]]) -> _Head:
     return _Head(request_id or uuid.uuid4().hex, length, is_encoded)
 
 
-def _route(scope: Scope) -> str | None:
+def route_of(scope: Scope) -> str | None:
     """The matched route's template: what was asked for, without the path that a user may have written text into."""
     path: str | None = getattr(scope.get("route"), "path", None)
     return path

@@ -25,6 +25,7 @@ import numpy as np
 from app.metrics import ModelMetrics
 from app.pace import Pace
 from app.reading import Reading, Result, advance
+from app.tracing.current import Passage, recorded_trace
 from model.errors import EngineError, EngineMemoryError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ IN_VAIN = 16
 class _Ticket:
     """A reading in the queue, and who waits for it."""
 
-    __slots__ = ("arrived", "dropped", "future", "loop", "reading")
+    __slots__ = ("arrived", "dropped", "future", "loop", "passage", "reading")
 
     def __init__(self, reading: Reading, loop: asyncio.AbstractEventLoop) -> None:
         self.reading = reading
@@ -55,6 +56,8 @@ class _Ticket:
         self.future: asyncio.Future[Result] = loop.create_future()
         self.dropped = False
         self.arrived = perf_counter()
+        trace = recorded_trace()
+        self.passage = None if trace is None else Passage(trace, self.arrived)
 
 
 Outcome = tuple[_Ticket, Result | Exception]
@@ -69,12 +72,17 @@ class Scheduler:
         metrics: ModelMetrics,
         on_death: Callable[[Exception], None] = lambda _: None,
         crowd: Callable[[], int] = lambda: 0,
+        model: str = "",
     ) -> None:
-        """`crowd` says how many requests are being served: some of them may be about to ask for a reading."""
+        """`crowd` says how many requests are being served: some of them may be about to ask for a reading.
+
+        `model` is the name of what the engine runs, for traces.
+        """
         self._build = build
         self.metrics = metrics
         self._on_death = on_death
         self._crowd = crowd
+        self._model = model
         self._wake = threading.Condition()
         # Shared under `_wake`; all below belongs to the thread.
         self._arrived: deque[_Ticket] = deque()
@@ -143,6 +151,8 @@ class Scheduler:
             for ticket in tickets:
                 ticket.dropped = True
                 ticket.future.cancel()
+                if ticket.passage is not None:
+                    ticket.passage.end(self._model, ticket.reading.done, failed=_has_failed(ticket.future))
 
     def _warm(self) -> None:
         """Run every graph, and learn how long it takes."""
@@ -228,6 +238,7 @@ class Scheduler:
         except Exception as error:
             # Whatever it is, it takes the readings in this call along, and no others.
             outcomes = [(ticket, error) for ticket in batch]
+            _trace(batch, began)
         else:
             self._note(batch, length, began)
             pace.learn(length, len(batch), clock() - work_began)
@@ -244,6 +255,7 @@ class Scheduler:
         metrics.engine_seconds.observe(perf_counter() - began)
         metrics.batch.observe(len(batch))
         metrics.tokens_read.inc(len(batch) * length)
+        _trace(batch, began)
         for ticket in batch:
             if ticket.reading.done == length:
                 metrics.queue_seconds.observe(began - ticket.arrived)
@@ -273,6 +285,18 @@ class Scheduler:
         for loop, told in by_loop.items():
             with suppress(RuntimeError):  # A loop that is closed has nobody left who waits.
                 loop.call_soon_threadsafe(_tell, told)
+
+
+def _trace(batch: Sequence[_Ticket], began: float) -> None:
+    """Note a call that has just been made in the traces of those that it served."""
+    ended = perf_counter()
+    for ticket in batch:
+        if ticket.passage is not None:
+            ticket.passage.called(began, ended, len(batch))
+
+
+def _has_failed(future: asyncio.Future[Result]) -> bool:
+    return not future.cancelled() and future.exception() is not None
 
 
 def _tell(outcomes: Sequence[Outcome]) -> None:

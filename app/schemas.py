@@ -223,6 +223,8 @@ class ModelCard(Answer):
     training: dict[str, Any]
     licence: str | None
     attribution: str | None
+    intended_use: Annotated[str | None, Field(description="What the model is for.")] = None
+    limitations: Annotated[str | None, Field(description="What it cannot do.")] = None
     limits: Limits
 
 

@@ -38,7 +38,7 @@ class ServedModel:
     sha256: str
     vocabulary: Vocabulary
     card: dict[str, Any]
-    """The parts of the manifest that `GET /model` shows: architecture, metrics, training, licence, attribution."""
+    """The parts of the manifest that `GET /model` shows: architecture, metrics, training, licence, attribution, use."""
     build_engine: Callable[[], Engine]
     """Builds the engine anew at every call; `EngineError` where bundle or machine lack what the settings name."""
     source: Source | None = None
@@ -97,6 +97,8 @@ def open_source(source: Source) -> ServedModel:
             "training": manifest["training"],
             "licence": manifest["licence"],
             "attribution": manifest["attribution"],
+            "intended_use": manifest["intended_use"],
+            "limitations": manifest["limitations"],
         },
         build_engine=build_engine,
         source=source,

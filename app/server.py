@@ -27,6 +27,7 @@ from app.logs import capture_library_logs, make_logger
 from app.main import create_app
 from app.served_model import ServedModel
 from app.settings import Settings
+from app.tracing import tracing_of_environment
 from app.workers import Worker, become_worker
 from model.errors import ConfigurationError, EngineError
 
@@ -70,6 +71,7 @@ def run(settings: Settings, served: ServedModel) -> None:
     if settings.models is not None:
         # Heard once there is something to read again; until then it must not end the process.
         signal.signal(signal.SIGHUP, lambda _, __: None)
+    tracing = tracing_of_environment()
     listeners = listen(settings.host, settings.port, settings.workers)
     logger = make_logger(settings.log_level)
     capture_library_logs(logger)
@@ -79,7 +81,7 @@ def run(settings: Settings, served: ServedModel) -> None:
     worker = become_worker(listeners, logger, metrics.forget, forwarded) if len(listeners) > 1 else None
     if worker:
         metrics.write_at(worker.place)
-    app = create_app(settings, served, logger, keyring=keyring)
+    app = create_app(settings, served, logger, keyring=keyring, tracing=tracing)
     lifecycle: Lifecycle = app.state.lifecycle
 
     def on_ready() -> None:

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,12 @@ def serving(
     *,
     models: Path | None = None,
     keys: str = "",
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """A ready server of `bundle`, or of a file of `models`, with other settings at their defaults.
 
-    With `keys`, the text of a key file, it needs them. Its log and whatever it keeps go into a new `folder`.
+    With `keys`, the text of a key file, it needs them. `variables` are those of its environment that are no settings of
+    its own. Its log and whatever it keeps go into a new `folder`.
     """
     folder.mkdir(parents=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PRU_")}
@@ -80,12 +82,17 @@ def serving(
         settings["PRU_SESSION_STORE"] = session_store
     if models is not None:
         settings["PRU_MODELS"] = str(models)
+    environment = {**inherited, **settings, **(variables or {})}
     log = folder / "log"
     # A file takes the log's lines without anyone who reads them and takes time from the server.
     with log.open("wb") as output:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "app"], env=inherited | settings, stdout=output, stderr=output, cwd=ROOT
+            [sys.executable, "-m", "app"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
         )
         try:
             port = _wait_until_ready(process, log, began + PATIENCE)

@@ -68,6 +68,8 @@ def export(
     max_cost: MaxCost = Options.max_cost,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the manifest.")] = None,
     attribution: Annotated[str | None, typer.Option(help="Whom to credit for the data, for the manifest.")] = None,
+    intended_use: Annotated[str | None, typer.Option(help="What the model is for, for the manifest.")] = None,
+    limitations: Annotated[str | None, typer.Option(help="What it cannot do, for the manifest.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -84,6 +86,8 @@ def export(
         threads=_use_threads(threads),
         licence=licence,
         attribution=attribution,
+        intended_use=intended_use,
+        limitations=limitations,
         replace=force,
     )
     with _progress(Console(stderr=True)) as show:

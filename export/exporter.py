@@ -67,6 +67,8 @@ class Options(Conditions):
     precisions: Sequence[str] = ()
     licence: str | None = None
     attribution: str | None = None
+    intended_use: str | None = None
+    limitations: str | None = None
     replace: bool = False
 
 
@@ -149,6 +151,8 @@ def export_bundle(checkpoint: Path, out: Path, options: Options, progress: ShowP
             training={key: value for key, value in record.items() if key != "model"},
             licence=options.licence,
             attribution=options.attribution,
+            intended_use=options.intended_use,
+            limitations=options.limitations,
         )
         write_manifest(folder, manifest)
     return manifest, results

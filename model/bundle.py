@@ -93,6 +93,8 @@ class Manifest(_Part):
     training: dict[str, Any]
     licence: str | None
     attribution: str | None
+    intended_use: str | None = None
+    limitations: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.metrics import Metrics
 from app.settings import Settings
@@ -133,22 +134,108 @@ def dashboard() -> dict[str, Any]:
     return found
 
 
-def test_the_dashboard_shows_every_number_of_the_service_and_no_other() -> None:
+def kinds() -> dict[str, str]:
+    """The kind of every number of the service, by its name."""
     body, _ = Metrics().exposition("")
-    families = {
-        (name.removesuffix("_total"), kind) for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", body.decode(), re.M)
-    }
-    kinds = {name: kind for name, kind in families if not name.endswith("_created")}
+    families = re.findall(r"^# TYPE (\w+) (\w+)$", body.decode(), re.M)
+    return {name.removesuffix("_total"): kind for name, kind in families if not name.endswith("_created")}
+
+
+def series() -> set[str]:
+    """Names by which queries may ask for them."""
+    suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
+    return {name + suffix for name, kind in kinds().items() for suffix in suffixes[kind]}
+
+
+def test_the_dashboard_shows_every_number_of_the_service_and_no_other() -> None:
     queries = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     used = {name for query in queries for name in re.findall(r"\bpru_\w+", query)}
-    known = {
-        name + suffix
-        for name, kind in kinds.items()
-        for suffix in {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}[kind]
-    }
-    assert used <= known
-    shown = {name for name in kinds if any(query.startswith(name) for query in used)}
-    assert kinds.keys() - shown == {"pru_model_info"}
+    assert used <= series()
+    shown = {name for name in kinds() if any(query.startswith(name) for query in used)}
+    assert kinds().keys() - shown == {"pru_model_info"}
+
+
+class Part(BaseModel):
+    """Refuses fields that Prometheus does not know, as it does."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Annotations(Part):
+    summary: Annotated[str, Field(min_length=20, max_length=120)]
+    runbook: Annotated[str, Field(min_length=80)]
+
+
+class Labels(Part):
+    severity: Literal["page", "ticket"]
+
+
+class Alert(Part):
+    alert: Annotated[str, Field(pattern="^[A-Z][A-Za-z]+$")]
+    expr: str
+    lasting: Annotated[str | None, Field(alias="for", pattern="^[0-9]+[mh]$")] = None
+    labels: Labels
+    annotations: Annotations
+
+
+class Group(Part):
+    name: str
+    rules: list[Alert]
+
+
+class Rules(Part):
+    groups: list[Group]
+
+
+def alerts() -> list[Alert]:
+    """Every alert that Prometheus is given."""
+    folder = DEPLOY / "prometheus"
+    [name] = yaml.safe_load((folder / "prometheus.yml").read_text())["rule_files"]
+    [group] = Rules.model_validate(yaml.safe_load((folder / name).read_text())).groups
+    return group.rules
+
+
+def test_alerts_have_names_of_their_own_and_speak_of_numbers_that_there_are() -> None:
+    names = [alert.alert for alert in alerts()]
+    assert sorted(set(names)) == sorted(names)
+    assert set(names) == {
+        "ServiceDown", "NotReady", "Errors", "Slow", "Overloaded", "ProcessesReplaced", "SessionStoreUnavailable",
+        "KeyOverQuota", "SessionsGrow",
+    }  # fmt: skip
+    used = {name for alert in alerts() for name in re.findall(r"\bpru_\w+", alert.expr)}
+    assert used <= series()
+    assert all("pru_" in alert.expr or alert.alert == "ServiceDown" for alert in alerts())
+
+
+def test_alerts_ask_for_labels_that_their_numbers_have() -> None:
+    metrics = Metrics()
+    metrics.answered("POST", "/predict", 200, 0.1)
+    metrics.over_quota("alice")
+    body = metrics.exposition("")[0].decode()
+    for alert in alerts():
+        for labels in re.findall(r"by \(([a-z, ]+)\)", alert.expr):
+            named = set(labels.split(", ")) - {"instance"}
+            assert all(f'{label}="' in body for label in named), alert.alert
+
+
+def test_alerts_balance_their_brackets_and_annotations_name_settings_that_there_are() -> None:
+    settings = {f"PRU_{name.upper()}" for name in Settings.model_fields}
+    for alert in alerts():
+        for opening, closing in ("()", "[]", "{}"):
+            assert alert.expr.count(opening) == alert.expr.count(closing), alert.alert
+        assert set(re.findall(r"\bPRU_[A-Z_]+", alert.annotations.runbook)) <= settings
+
+
+def test_the_alert_on_slowness_is_half_of_the_deadline() -> None:
+    [slow] = [alert for alert in alerts() if alert.alert == "Slow"]
+    assert slow.expr.endswith(f"> {Settings.model_fields['deadline_seconds'].default / 2:g}")
+
+
+def test_log_lines_that_runbooks_name_are_written() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    named = {line for alert in alerts() for line in re.findall(r'"([a-z ]+)"', alert.annotations.runbook)}
+    assert named >= {"a worker ended", "the session store failed"}
+    assert {line for line in named if f'"{line}"' not in source} == set()
 
 
 def test_grafana_finds_its_source_and_its_dashboard() -> None:

@@ -164,8 +164,8 @@ def test_the_client_is_loaded_when_asked_for_and_without_the_service_or_an_engin
 
 
 def test_every_import_is_of_a_declared_dependency() -> None:
-    assert undeclared(serving(WITH_TORCH), "cpu") == {}
-    assert undeclared(serving(), "cpu", "gpu") == {}
+    assert undeclared(serving(WITH_TORCH), "cpu", "traces") == {}
+    assert undeclared(serving(), "cpu", "gpu", "traces") == {}
     assert undeclared(modules("model") | modules("training") | modules("export"), "cpu", "gpu", "train") == {}
     assert undeclared(modules("pru/client"), "client") == {}
-    assert undeclared(modules("benchmarks") | modules("docs") | modules("tests"), "cpu", "train", "dev") == {}
+    assert undeclared(modules("benchmarks") | modules("docs") | modules("tests"), "cpu", "traces", "train", "dev") == {}

@@ -197,6 +197,8 @@ class KeyCaller(Caller):
                 f"the request needs {tokens} tokens and this key may have {most.tokens_per_minute} a minute; send less "
                 "at a time"
             )
+        if self._keyring.metrics:
+            self._keyring.metrics.over_quota(self.name)
         what = "requests" if requests else "tokens"
         raise QuotaError(wait.seconds, f"this key has used up its {what} of this minute")
 

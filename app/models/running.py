@@ -77,7 +77,7 @@ class RunningModel:
             """Requests that may be about to ask this engine: all but those that are another's."""
             return admission.inside - everyone.count + use.count
 
-        scheduler = Scheduler(served.build_engine, metrics, around.on_death, crowd)
+        scheduler = Scheduler(served.build_engine, metrics, around.on_death, crowd, served.name)
         limits = RequestLimits(texts=settings.max_texts, tokens=settings.max_tokens)
         cache = PrefixCache(settings.prefix_cache_bytes)
         try:

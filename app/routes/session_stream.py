@@ -33,6 +33,7 @@ from app.session_schemas import (
 from app.sessions.records import Idempotency
 from app.sessions.service import SessionService
 from app.sessions.writing_on import last_of, running
+from app.tracing.current import part, set_status
 
 MOST_PENDING = 32
 """Frames of one client that may be in work; more are read when one is done."""
@@ -118,6 +119,10 @@ class Conversation:
 
     async def _answer(self, frame: AppendFrame | RewindFrame | ContinueFrame, request_id: str) -> None:
         """Do what a frame asks for and send what came of it."""
+        with part(f"frame {frame.type}"):
+            await self._do(frame, request_id)
+
+    async def _do(self, frame: AppendFrame | RewindFrame | ContinueFrame, request_id: str) -> None:
         try:
             caller().begin()
             if isinstance(frame, ContinueFrame) and frame.stream:
@@ -132,7 +137,9 @@ class Conversation:
         except Exception as error:
             if not isinstance(error, TOLD):
                 self._logger.error("failed", request_id=request_id, route="/sessions/{session_id}/stream", error=error)
-            await self._send(frame.id, "error", document_of(error, request_id))
+            document = document_of(error, request_id)
+            set_status(document.status)
+            await self._send(frame.id, "error", document)
 
     async def _ask(self, frame: AppendFrame | RewindFrame | ContinueFrame) -> Answer:
         once = self._once(frame)

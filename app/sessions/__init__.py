@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.sessions.redis import RedisStore
 from app.sessions.sqlite import SQLiteStore
 from app.sessions.store import SessionStore
 from model.errors import ConfigurationError
@@ -23,6 +22,8 @@ def open_store(url: str) -> SessionStore:
     absolute; `RedisStore` says how a Redis is named. No address is repeated in an error: it may hold a password.
     """
     if url.startswith(_REDIS):
+        from app.sessions.redis import RedisStore  # noqa: PLC0415 - its client loads OpenTelemetry's SDK where it finds it
+
         return RedisStore(url)
     name = url.removeprefix(_SQLITE)
     if not url.startswith(_SQLITE) or not name.strip("/") or name.startswith(":memory:") or "?" in name:

@@ -1,7 +1,7 @@
 """A session store that is watched.
 
-Boundary: passes every operation on to another store, observes how long it took, and logs why it failed: a client is
-told what is wrong with the store, but neither where that is nor how to mend it.
+Boundary: passes every operation on to another store, observes how long it took, for a trace as well, and logs why it
+failed: a client is told what is wrong with the store, but neither where that is nor how to mend it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from app.errors import StoreError
 from app.metrics import Metrics
 from app.sessions.store import SessionRecord, SessionStore, StoredAnswer
+from app.tracing.current import recorded_trace
 
 T = TypeVar("T")
 
@@ -68,11 +69,15 @@ class WatchedStore:
         return await self._watched("holds", self._store.holds(bundle))
 
     async def _watched(self, operation: str, work: Awaitable[T]) -> T:
-        began = perf_counter()
+        began, failed = perf_counter(), False
         try:
             return await work
         except StoreError as error:
+            failed = True
             self._logger.error("the session store failed", operation=operation, reason=error.details)
             raise
         finally:
-            self._metrics.stored(operation, perf_counter() - began)
+            ended = perf_counter()
+            self._metrics.stored(operation, ended - began, failed=failed)
+            if (trace := recorded_trace()) is not None:
+                trace.record(f"store {operation}", began, ended, {}, failed=failed)

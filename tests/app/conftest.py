@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +14,12 @@ from tests.app.serving import serving
 
 @pytest.fixture(scope="module", autouse=True)
 def _default_settings() -> Iterator[None]:
-    """Keep the settings of whoever runs the tests out of them."""
+    """Keep the settings of whoever runs the tests, and where he sends traces, out of them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in Settings.model_fields:
             patch.delenv(f"PRU_{name.upper()}", raising=False)
+        for name in [name for name in os.environ if name.startswith("OTEL_")]:
+            patch.delenv(name)
         yield
 
 

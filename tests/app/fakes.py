@@ -136,6 +136,8 @@ def fake_model(vocabulary: Vocabulary | None = None, build: Callable[[int], Nump
             "training": {"data": "none"},
             "licence": "MIT",
             "attribution": None,
+            "intended_use": "tests",
+            "limitations": None,
         },
         build_engine=lambda: build(len(vocabulary)),
     )

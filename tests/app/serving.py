@@ -17,6 +17,7 @@ from app.main import create_app
 from app.served_model import ServedModel
 from app.sessions.store import SessionStore
 from app.settings import LogLevel, Settings
+from app.tracing.spans import Tracing
 from tests.app.fakes import LogLines, fake_model
 from tests.app.memory_store import MemoryStore
 
@@ -28,11 +29,12 @@ def make_app(
     model: ServedModel | None = None,
     logs: LogLines | None = None,
     store: SessionStore | None = None,
+    tracing: Tracing | None = None,
     **settings: Any,
 ) -> FastAPI:
     """An application around `model` that logs everything into `logs` and keeps sessions in memory or in `store`."""
     logger = make_logger(LogLevel.DEBUG, logs or LogLines())
-    return create_app(Settings(**settings), model or fake_model(), logger, store or MemoryStore())
+    return create_app(Settings(**settings), model or fake_model(), logger, store or MemoryStore(), tracing=tracing)
 
 
 @contextmanager
@@ -40,10 +42,11 @@ def serving(
     model: ServedModel | None = None,
     logs: LogLines | None = None,
     store: SessionStore | None = None,
+    tracing: Tracing | None = None,
     **settings: Any,
 ) -> Iterator[TestClient]:
     """A ready service and a client that blocks."""
-    with TestClient(make_app(model, logs, store, **settings)) as client:
+    with TestClient(make_app(model, logs, store, tracing, **settings)) as client:
         until(lambda: client.get("/health/ready").status_code == 200)
         yield client
 

@@ -11,7 +11,11 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
+from app.errors import StoreError
+from app.sessions.store import SessionRecord
+from tests.app.access.keys import key_file, make_key
 from tests.app.fakes import LogLines
+from tests.app.memory_store import MemoryStore
 from tests.app.numbers import number, numbers
 from tests.app.processes import Service, run, served
 from tests.app.serving import serving, until
@@ -172,3 +176,23 @@ def test_any_of_several_workers_answers_for_all_and_counts_survive_a_worker(tmp_
             service.process.terminate()
             assert service.process.wait(60) == 0
     assert list(folder.iterdir()) == []
+
+
+def test_starts_and_failures_of_the_store_are_counted() -> None:
+    class Away(MemoryStore):
+        async def load(self, session_id: str) -> SessionRecord | None:
+            raise StoreError("the store", "is away", "bring it back")
+
+    with serving(store=Away()) as client:
+        assert number(client, "pru_starts_total") == 1
+        post(client, f"/sessions/{create(client, 'the')}/append", 503, text="harbour")
+        assert number(client, "pru_session_store_failures_total", operation="load") == 1
+        assert number(client, "pru_session_store_failures_total", operation="create") == 0
+
+
+def test_requests_over_a_quota_are_counted_by_key() -> None:
+    key = make_key("alice")
+    with serving(keys=key_file(key, alice={"requests_per_minute": 1})) as client:
+        for status in (200, 429, 429):
+            assert client.post("/predict", json={"text": "the"}, headers=key.headers).status_code == status
+        assert number(client, "pru_key_quota_refusals_total", key="alice") == 2

@@ -236,6 +236,7 @@ async def test_the_card_shows_the_model_and_the_limits_in_force() -> None:
     assert card["metrics"] == [{"data": "none", "precision": "float32", "perplexity": 1.5, "tokens": 2}]
     assert card["licence"] == "MIT"
     assert card["attribution"] is None
+    assert (card["intended_use"], card["limitations"]) == ("tests", None)
 
 
 async def test_answers_do_not_depend_on_what_is_asked_beside_them() -> None:

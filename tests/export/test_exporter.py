@@ -58,11 +58,13 @@ def test_an_export_is_a_bundle_that_says_what_it_was_validated_on(
 ) -> None:
     out = tmp_path / "bundle"
     names = ("--text-name", "a song", "--name", "small", "--licence", "MIT", "--attribution", "the men")
-    assert run(monkeypatch, "--checkpoint", checkpoint, "--out", out, "--text", text, *names) == 0
+    use = ("--intended-use", "singing", "--limitations", "few words")
+    assert run(monkeypatch, "--checkpoint", checkpoint, "--out", out, "--text", text, *names, *use) == 0
     report = capsys.readouterr().out
     bundle = open_bundle(out)
     manifest = bundle.manifest
     assert (manifest.name, manifest.licence, manifest.attribution) == ("small", "MIT", "the men")
+    assert (manifest.intended_use, manifest.limitations) == ("singing", "few words")
     assert manifest.model == CONFIG
     assert manifest.training == {"preset": "none", "seed": 0}
     assert bundle.vocabulary().words == vocabulary_of(CONFIG).words

@@ -88,7 +88,7 @@ def test_a_session_is_its_bundles_on_every_route_and_over_the_websocket(house: H
             written = post(client, f"/sessions/{session}/continue", max_tokens=3, seed=1)
             assert written["model"] == expected
             known = open_bundle(house.folder / name).vocabulary()
-            assert all(not known.tokenise(token["token"]).unknown.any() for token in written["tokens"])
+            assert {token["token"] for token in written["tokens"]} <= set(known.words)
             blob = client.get(f"/sessions/{fork['session_id']}/export").content
             moved = client.post("/sessions/import", content=blob, headers={"Content-Type": "application/octet-stream"})
             assert (moved.status_code, moved.json()["model"]) == (201, expected)

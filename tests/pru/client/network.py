@@ -87,9 +87,13 @@ def answering(answer: bytes) -> Iterator[str]:
     """A server that answers whatever comes with some bytes and hangs up."""
 
     def serve(client: socket.socket) -> None:
-        with client:
+        # A client may leave first. What it sent and nobody read would break the connection before it has the answer.
+        with client, suppress(OSError):
             _received(client)
             client.sendall(answer)
+            client.shutdown(socket.SHUT_WR)
+            while _received(client):
+                pass
 
     with accepting(serve) as url:
         yield url

@@ -25,7 +25,7 @@ import numpy as np
 from app.metrics import ModelMetrics
 from app.pace import Pace
 from app.reading import Reading, Result, advance
-from app.tracing.current import Passage, recorded_trace
+from app.ticket import Outcome, Ticket, tell, trace_call
 from model.errors import EngineError, EngineMemoryError
 
 if TYPE_CHECKING:
@@ -43,24 +43,6 @@ GATHER_SECONDS = (0.001, 0.012)
 """How long it waits for them at least and at most: longer after somebody came, shorter after nobody did."""
 IN_VAIN = 16
 """Calls that wait for nobody after one waited the least in vain: who is served may wait for something else."""
-
-
-class _Ticket:
-    """A reading in the queue, and who waits for it."""
-
-    __slots__ = ("arrived", "dropped", "future", "loop", "passage", "reading")
-
-    def __init__(self, reading: Reading, loop: asyncio.AbstractEventLoop) -> None:
-        self.reading = reading
-        self.loop = loop
-        self.future: asyncio.Future[Result] = loop.create_future()
-        self.dropped = False
-        self.arrived = perf_counter()
-        trace = recorded_trace()
-        self.passage = None if trace is None else Passage(trace, self.arrived)
-
-
-Outcome = tuple[_Ticket, Result | Exception]
 
 
 class Scheduler:
@@ -85,12 +67,12 @@ class Scheduler:
         self._model = model
         self._wake = threading.Condition()
         # Shared under `_wake`; all below belongs to the thread.
-        self._arrived: deque[_Ticket] = deque()
+        self._arrived: deque[Ticket] = deque()
         self._enough = 1
         self._closing = False
         self._dead = False
-        self._urgent: deque[_Ticket] = deque()
-        self._patient: deque[_Ticket] = deque()
+        self._urgent: deque[Ticket] = deque()
+        self._patient: deque[Ticket] = deque()
         self._turn = 0
         self._engine: Engine
         self._hurried, self._alone = Pace(CHUNK_SECONDS), Pace(ALONE_SECONDS)
@@ -137,7 +119,7 @@ class Scheduler:
     async def read_all(self, readings: Sequence[Reading]) -> list[Result]:
         """Read sequences side by side; raise the first error, the others dropped."""
         loop = asyncio.get_running_loop()
-        tickets = [_Ticket(reading, loop) for reading in readings]
+        tickets = [Ticket(reading, loop) for reading in readings]
         with self._wake:
             if self._dead or self._closing:
                 raise EngineError("the engine has stopped")
@@ -152,7 +134,7 @@ class Scheduler:
                 ticket.dropped = True
                 ticket.future.cancel()
                 if ticket.passage is not None:
-                    ticket.passage.end(self._model, ticket.reading.done, failed=_has_failed(ticket.future))
+                    ticket.passage.end(self._model, ticket.reading.done, failed=ticket.has_failed)
 
     def _warm(self) -> None:
         """Run every graph, and learn how long it takes."""
@@ -238,7 +220,7 @@ class Scheduler:
         except Exception as error:
             # Whatever it is, it takes the readings in this call along, and no others.
             outcomes = [(ticket, error) for ticket in batch]
-            _trace(batch, began)
+            trace_call(batch, began)
         else:
             self._note(batch, length, began)
             pace.learn(length, len(batch), clock() - work_began)
@@ -249,18 +231,18 @@ class Scheduler:
                     outcomes.append((ticket, result))
         self._hand_out(outcomes)
 
-    def _note(self, batch: Sequence[_Ticket], length: int, began: float) -> None:
+    def _note(self, batch: Sequence[Ticket], length: int, began: float) -> None:
         """Count a call that has just been made."""
         metrics = self.metrics
         metrics.engine_seconds.observe(perf_counter() - began)
         metrics.batch.observe(len(batch))
         metrics.tokens_read.inc(len(batch) * length)
-        _trace(batch, began)
+        trace_call(batch, began)
         for ticket in batch:
             if ticket.reading.done == length:
                 metrics.queue_seconds.observe(began - ticket.arrived)
 
-    def _next_batch(self, queue: deque[_Ticket], pace: Pace) -> tuple[list[_Ticket], int]:
+    def _next_batch(self, queue: deque[Ticket], pace: Pace) -> tuple[list[Ticket], int]:
         """Take a batch off a queue, the oldest reading first, and the steps that all of it can go (0: none is left)."""
         waiting = [ticket for ticket in queue if not ticket.dropped]
         self.metrics.queued.observe(len(waiting))
@@ -270,7 +252,7 @@ class Scheduler:
             return [], 0
         length = pace.length([ticket.reading.left for ticket in waiting])
         rows = int(pace.rows[length])
-        batch: list[_Ticket] = []
+        batch: list[Ticket] = []
         for ticket in waiting:
             left = ticket.reading.left
             goes = left >= length if length else left == 0
@@ -284,26 +266,4 @@ class Scheduler:
             by_loop.setdefault(ticket.loop, []).append((ticket, outcome))
         for loop, told in by_loop.items():
             with suppress(RuntimeError):  # A loop that is closed has nobody left who waits.
-                loop.call_soon_threadsafe(_tell, told)
-
-
-def _trace(batch: Sequence[_Ticket], began: float) -> None:
-    """Note a call that has just been made in the traces of those that it served."""
-    ended = perf_counter()
-    for ticket in batch:
-        if ticket.passage is not None:
-            ticket.passage.called(began, ended, len(batch))
-
-
-def _has_failed(future: asyncio.Future[Result]) -> bool:
-    return not future.cancelled() and future.exception() is not None
-
-
-def _tell(outcomes: Sequence[Outcome]) -> None:
-    for ticket, outcome in outcomes:
-        if ticket.future.done():
-            continue
-        if isinstance(outcome, Exception):
-            ticket.future.set_exception(outcome)
-        else:
-            ticket.future.set_result(outcome)
+                loop.call_soon_threadsafe(tell, told)

@@ -25,11 +25,8 @@ from app.errors import (
     PositionError,
     SessionNotFoundError,
 )
-from app.generation import Generation
 from app.models.registry import Registry
 from app.models.running import RunningModel
-from app.reader import Reader
-from app.sampling import Sampler
 from app.scored_text import ScoredText
 from app.session_schemas import (
     MAX_SEED,
@@ -44,12 +41,12 @@ from app.session_schemas import (
     SessionAnswer,
 )
 from app.sessions import blob
-from app.sessions.cursor import REWINDABLE, Cursor, after, back_to, from_start, read_on
+from app.sessions.cursor import Cursor, after, back_to, from_start, read_on
 from app.sessions.records import Idempotency, cursor_of, kept_answer, moved_to, replayed
 from app.sessions.store import SessionRecord, SessionStore
 from app.sessions.turns import Turns
-from app.writing import Writer
-from model.vocabulary import Tokens, Vocabulary
+from app.sessions.writing_on import generation_of
+from model.vocabulary import Tokens
 
 A = TypeVar("A", bound=SessionAnswer)
 Work = Callable[[RunningModel, Cursor], Awaitable[tuple[Cursor, dict[str, Any]]]]
@@ -178,7 +175,7 @@ class SessionService:
         cursor, reader = cursor_of(record), model.service.reader
         _expect(request.expected_position, cursor)
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-        generation = _generation(reader, request, cursor, seed)
+        generation = generation_of(reader, request, cursor, seed)
         caller().charge(request.max_tokens)
         tokens = []
         async for word in generation.words(cursor.state, request.max_tokens):
@@ -253,31 +250,6 @@ class SessionService:
         """What the same request was answered before."""
         stored = await self._store.answer(once.key) if once else None
         return replayed(stored, once, kind) if stored else None
-
-
-def _generation(reader: Reader, request: ContinueRequest, cursor: Cursor, seed: int) -> Generation:
-    vocabulary = reader.vocabulary
-    banned = [] if request.include_unk else [vocabulary.unk_id]
-    return Generation(
-        reader,
-        Writer(vocabulary, cursor.tail.tolist()),
-        Sampler(request.temperature, request.top_k, request.top_p, seed),
-        np.array(banned, np.int32),
-        _stops(vocabulary, request.stop),
-        REWINDABLE + 1,
-    )
-
-
-def _stops(vocabulary: Vocabulary, words: list[str]) -> frozenset[int]:
-    """Ids of the words to stop before, in the corpus's spelling or as people write them."""
-    found: set[int] = set()
-    for index, word in enumerate(words):
-        ids = [vocabulary.eos_id] if word == "\n" else vocabulary.completions(word).tolist()
-        ids = [token_id for token_id in ids if word == "\n" or vocabulary.surface(token_id) == word]
-        if not ids:
-            raise FieldError(("stop", index), "stop at single words that the model knows, or at a newline")
-        found.update(ids)
-    return frozenset(found)
 
 
 def _answer(kind: type[A], model: RunningModel, record: SessionRecord, **fields: Any) -> A:

@@ -1,14 +1,24 @@
-"""Words of a continuation on their way to a client.
+"""Continuations of sessions: what a request makes of a session's place, and words on their way to a client.
 
-Boundary: what `SessionService.write_on` yields, either waited for to the end or handed on one by one.
+Boundary: a request and a place in, what draws the words out; and what `SessionService.write_on` yields, either waited
+for to the end or handed on one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import numpy as np
+
+from app.errors import FieldError
+from app.generation import Generation
+from app.reader import Reader
 from app.running import Running, Tell
-from app.session_schemas import ContinueAnswer, GeneratedToken
+from app.sampling import Sampler
+from app.session_schemas import ContinueAnswer, ContinueRequest, GeneratedToken
+from app.sessions.cursor import REWINDABLE, Cursor
+from app.writing import Writer
+from model.vocabulary import Vocabulary
 
 Item = GeneratedToken | ContinueAnswer
 
@@ -29,3 +39,29 @@ def running(written: AsyncIterator[Item]) -> Running[Item]:
             tell(item)
 
     return Running(work)
+
+
+def generation_of(reader: Reader, request: ContinueRequest, cursor: Cursor, seed: int) -> Generation:
+    """What draws the words that are asked for, from where a session stands; `FieldError` for stops that are none."""
+    vocabulary = reader.vocabulary
+    banned = [] if request.include_unk else [vocabulary.unk_id]
+    return Generation(
+        reader,
+        Writer(vocabulary, cursor.tail.tolist()),
+        Sampler(request.temperature, request.top_k, request.top_p, seed),
+        np.array(banned, np.int32),
+        _stops(vocabulary, request.stop),
+        REWINDABLE + 1,
+    )
+
+
+def _stops(vocabulary: Vocabulary, words: list[str]) -> frozenset[int]:
+    """Ids of the words to stop before, in the corpus's spelling or as people write them."""
+    found: set[int] = set()
+    for index, word in enumerate(words):
+        ids = [vocabulary.eos_id] if word == "\n" else vocabulary.completions(word).tolist()
+        ids = [token_id for token_id in ids if word == "\n" or vocabulary.surface(token_id) == word]
+        if not ids:
+            raise FieldError(("stop", index), "stop at single words that the model knows, or at a newline")
+        found.update(ids)
+    return frozenset(found)

@@ -17,7 +17,6 @@ from tests.app.processes import SERVE_SMALL, Service, served
 from tests.app.serving import until
 
 ALICE = make_key("alice")
-PAGE, OTHER = "https://editor.example", "https://evil.example"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from model.kernels import decode, head, sequence
+from model.kernels import decode, head, recurrence, sequence
 from model.kernels.launch import Launch
 
 TYPES = {
@@ -46,7 +46,13 @@ def launches() -> Iterator[tuple[str, Launch]]:
         ):
             yield f"step {inputs}-{outputs} x {batch}", step(batch, inputs, outputs)
         for batch, outputs in ((1, HIDDEN), (256, HIDDEN), (256, EMBEDDING)):
-            yield f"sequence {outputs} x {batch}", recurrence(batch, outputs)
+            yield f"sequence {outputs} x {batch}", whole(batch, outputs)
+        for kernel, tensors in ((recurrence._forward, 6), (recurrence._backward, 8)):
+            name = kernel.fn.__name__.removeprefix("_")
+            yield (
+                f"training {name}",
+                recurrence.launch(kernel, GROUPS, 350, 352, *[torch.empty(80, 1400, dtype=DTYPE)] * tensors),
+            )
         for rows in (1, 256):
             for form in head.Form:
                 yield f"head {form.name} x {rows}", tiles(form, rows)
@@ -65,7 +71,7 @@ def step(batch: int, inputs: int, outputs: int) -> Launch:
     return decode.launch(x, weight, bias, context, state, state, (state, state))
 
 
-def recurrence(batch: int, outputs: int) -> Launch:
+def whole(batch: int, outputs: int) -> Launch:
     context = context_of(outputs)
     pre = torch.empty(35, batch, GROUPS, context.shape[3], 4).permute(1, 0, 4, 2, 3)
     state, lengths = torch.empty(batch, outputs), torch.empty(batch, dtype=torch.int32)

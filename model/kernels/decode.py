@@ -23,16 +23,17 @@ MOST_ROWS = 64
 
 
 class Cut(NamedTuple):
-    """How a step is cut into programs, and how a program reads: rows, outputs, inputs at a time, warps, and so on."""
+    """How a step is cut into programs, and how one reads."""
 
     block_b: int
+    """Rows of a program: 1 multiplies by sums, more by the tensor cores."""
     block_m: int
+    """Outputs of a program."""
     block_n: int
+    """Inputs whose weights are read at a time."""
     warps: int
     stages: int
     """Blocks of inputs that are on their way through shared memory; 1 reads straight into registers."""
-    unroll: int
-    """Blocks of inputs between which the compiler may move reads."""
 
 
 def pack(weight: Tensor, context: Tensor) -> Tensor:
@@ -42,8 +43,9 @@ def pack(weight: Tensor, context: Tensor) -> Tensor:
     """
     groups, size = context.shape[:2]
     inputs = weight.unflatten(-1, (groups, size)).permute(2, 0, 3, 1)
-    both = pad(cat([inputs, context.transpose(-1, -2)], dim=1), (0, 0, 0, -size % TILE))
-    return both.unflatten(2, (-1, TILE)).transpose(1, 2).contiguous()
+    whole = pad(cat([inputs, context.transpose(-1, -2)], dim=1), (0, 0, 0, -size % TILE))
+    tiles: Tensor = whole.unflatten(2, (-1, TILE)).transpose(1, 2)
+    return tiles.contiguous()
 
 
 def step(
@@ -68,13 +70,13 @@ def step(
 def cut(batch: int, groups: int, size: int, bytes_each: int) -> Cut:
     """The cut for a batch, groups of `size` outputs and weights of so many bytes."""
     if batch == 1:
-        # A piece and a half a multiprocessor, each 16 bytes a thread and block, all on their way before the first sum.
-        return Cut(1, TILE, 64, warps=4, stages=1, unroll=16)
+        # All reads of a program, 56 KB of the widest layer of the paper, are on their way before its first sum.
+        return Cut(1, TILE, 2048, warps=8, stages=1)
     block_b = power_of_two(batch, 16, MOST_ROWS if bytes_each == 2 else 16)
     block_m = 32
     while block_m > TILE and blocks(batch, block_b) * groups * blocks(size, block_m) < PROGRAMS:
         block_m //= 2
-    return Cut(block_b, block_m, 64, warps=4 if block_b == 16 else 8, stages=3, unroll=1)
+    return Cut(block_b, block_m, 64, warps=4 if block_b == 16 else 8, stages=3)
 
 
 def launch(
@@ -124,7 +126,6 @@ def launch(
         "BLOCK_N": power_of_two(rows, 16, chosen.block_n),
         "BLOCK_M": chosen.block_m,
         "STAGES": chosen.stages,
-        "UNROLL": chosen.unroll,
     }
     grid = (blocks(size, chosen.block_m), groups, blocks(batch, chosen.block_b))
     return Launch(_step, grid, arguments, constants, warps=chosen.warps, stages=chosen.stages)
@@ -171,7 +172,6 @@ def _step(
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     STAGES: tl.constexpr,
-    UNROLL: tl.constexpr,
 ):
     tile, group = tl.program_id(0), tl.program_id(1)
     rows = tl.program_id(2) * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -189,7 +189,7 @@ def _step(
     else:
         read = tl.load(ids + rows * ids_row, mask=present, other=0) if LOOKUP else rows
         total = tl.zeros((BLOCK_B, 4 * BLOCK_M), tl.float32)
-    for start in tl.range(0, INPUTS + SIZE, BLOCK_N, num_stages=STAGES, loop_unroll_factor=UNROLL):
+    for start in tl.range(0, INPUTS + SIZE, BLOCK_N, num_stages=STAGES):
         n = start + tl.arange(0, BLOCK_N)
         inside = (n < INPUTS + SIZE)[:, None]
         weights = tl.load(lanes + n[:, None] * (4 * TILE), mask=inside & stored[None, :], other=0.0)

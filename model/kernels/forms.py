@@ -119,7 +119,8 @@ def fused() -> Forms:
         out: tuple[Tensor, Tensor],
         ids: Tensor | None = None,
     ) -> None:
-        decode.step(x, *packed, bias, h, c, out, ids)
+        (matrix,) = packed
+        decode.step(x, matrix, bias, h, c, out, ids)
 
     # Where the persistent kernel does not run, the operator takes `sequence`'s.
     return Forms(pack, step, persistent.grouped_sequence, head.log_probabilities, head.score, head.top_k)

@@ -25,16 +25,17 @@ MOST_LOGITS = 1 << 25
 """Logits of the rows that are treated together, written or not: 128 MB, and twice that where they are sorted."""
 MOST_ROWS = 1 << 16
 """Rows that are treated together of the smallest vocabularies: a launch's grid has an end."""
-BLOCK_V = 128
-"""Words of a tile."""
 
 
 class Cut(NamedTuple):
-    """How a pass over the table is cut into programs, and how one reads: rows, columns at a time, warps, and so on."""
+    """How a pass over the table is cut into programs, and how one reads."""
 
     block_r: int
-    """1 multiplies by sums, more by the tensor cores."""
+    """Rows of a program: 1 multiplies by sums, more by the tensor cores."""
+    block_v: int
+    """Words of a tile."""
     block_e: int
+    """Columns that are read at a time."""
     warps: int
     stages: int
     """Blocks of columns that are on their way through shared memory; 1 reads straight into registers."""
@@ -42,9 +43,9 @@ class Cut(NamedTuple):
 
 def cut(rows: int, bytes_each: int) -> Cut:
     """The cut for so many rows and a table of numbers of so many bytes."""
-    if rows == 1:
-        return Cut(1, 128, warps=8, stages=1)
-    return Cut(64 if rows > 16 and bytes_each == 2 else 16, 64, warps=4, stages=3)
+    if rows > 16 and bytes_each == 2:
+        return Cut(64, 128, 64, warps=4, stages=3)
+    return Cut(16, 128, 64, warps=4, stages=4 if bytes_each == 2 else 3)
 
 
 class Form(IntEnum):
@@ -80,7 +81,7 @@ def score(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple
     for vectors, words, value, rank in zip(*parts, strict=True):
         total = _log_sum_exp(Form.TARGETS, vectors, table, bias, value, words)
         value.sub_(total[:, 0])
-        likelier = hidden.new_empty(len(vectors), blocks(len(table), BLOCK_V), dtype=torch.int32)
+        likelier = hidden.new_empty(len(vectors), _tiles_of(vectors, table), dtype=torch.int32)
         launch(Form.RANKS, vectors, table, bias, likelier, total, value).run()
         torch.sum(likelier, dim=1, dtype=torch.int32, out=rank).add_(1)
     return values, ranks
@@ -92,7 +93,7 @@ def top_k(hidden: Tensor, table: Tensor, bias: Tensor, k: int) -> tuple[Tensor, 
     count = _rows_together(table)
     for part, best, value in zip(hidden.split(count), ids.split(count), values.split(count), strict=True):
         # A kernel is compiled for each number of candidates, so that there are few such numbers.
-        most, tiles = power_of_two(k, 4, MOST_CANDIDATES), blocks(len(table), BLOCK_V)
+        most, tiles = power_of_two(k, 4, MOST_CANDIDATES), _tiles_of(part, table)
         if k <= most and tiles * most <= MOST_MERGED:
             candidates = hidden.new_empty(len(part), tiles, most, dtype=torch.int64)
             of_tiles = hidden.new_empty(len(part), tiles)
@@ -122,11 +123,15 @@ def _rows_together(table: Tensor) -> int:
     return min(MOST_ROWS, max(1, MOST_LOGITS // len(table)))
 
 
+def _tiles_of(hidden: Tensor, table: Tensor) -> int:
+    return blocks(len(table), cut(len(hidden), table.element_size()).block_v)
+
+
 def _log_sum_exp(
     form: Form, hidden: Tensor, table: Tensor, bias: Tensor, out: Tensor, targets: Tensor | None = None
 ) -> Tensor:
     """The log-sum-exp of every row's logits `[R, 1]`; `out` is filled with what `form` makes."""
-    of_tiles = hidden.new_empty(len(hidden), blocks(len(table), BLOCK_V))
+    of_tiles = hidden.new_empty(len(hidden), _tiles_of(hidden, table))
     launch(form, hidden, table, bias, out, of_tiles, targets).run()
     total = hidden.new_empty(len(hidden), 1)
     add_up(of_tiles, total).run()
@@ -169,11 +174,11 @@ def launch(
         "K": out.shape[2] if form is Form.CANDIDATES else 0,
         "SIZE": size,
         "BLOCK_R": chosen.block_r,
-        "BLOCK_V": BLOCK_V,
+        "BLOCK_V": chosen.block_v,
         "BLOCK_E": power_of_two(size, 16, chosen.block_e),
         "STAGES": chosen.stages,
     }
-    grid = (blocks(words, BLOCK_V), blocks(rows, chosen.block_r))
+    grid = (blocks(words, chosen.block_v), blocks(rows, chosen.block_r))
     return Launch(_tiles, grid, arguments, constants, chosen.warps, chosen.stages)
 
 
@@ -198,11 +203,8 @@ def _logits(
     STAGES: tl.constexpr,
 ):
     """A tile of logits `[BLOCK_R, BLOCK_V]`, minus infinity for words beyond the last; vectors in the table's type."""
-    if BLOCK_R == 1:
-        # Still to be summed over its last axis, which needs no tensor core.
-        total = tl.zeros((BLOCK_V, BLOCK_E), tl.float32)
-    else:
-        total = tl.zeros((BLOCK_R, BLOCK_V), tl.float32)
+    # Of one row, still to be summed over its last axis, which needs no tensor core.
+    total = tl.zeros((BLOCK_V, BLOCK_E) if BLOCK_R == 1 else (BLOCK_R, BLOCK_V), tl.float32)
     vectors = hidden + row.to(tl.int64)[:, None] * hidden_row
     entries = table + word.to(tl.int64)[:, None] * table_row
     for start in tl.range(0, SIZE, BLOCK_E, num_stages=STAGES):

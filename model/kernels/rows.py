@@ -58,9 +58,7 @@ def _add_up(log_sum_exps, out, tiles, BLOCK_T: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["k"])
-def _merge(
-    candidates, log_sum_exps, ids, values, tiles, count, k, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr
-):
+def _merge(candidates, log_sum_exps, ids, values, tiles, count, k, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
     row = tl.program_id(0)
     total = _total(log_sum_exps, row, tiles, BLOCK_T)
     candidate = tl.arange(0, BLOCK_C)

@@ -33,7 +33,7 @@ TYPES = {
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 DTYPE = torch.bfloat16
 WORDS, EMBEDDING, HIDDEN, GROUPS = 33_278, 400, 1400, 4
-TILES = -(-WORDS // head.BLOCK_V)
+TILES = -(-WORDS // head.cut(1, DTYPE.itemsize).block_v)
 
 
 def launches() -> Iterator[tuple[str, Launch]]:

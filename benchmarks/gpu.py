@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu`: the fused kernels on a GPU beside cuDNN's LSTMs and beside what memory allows.
+"""`python -m benchmarks.gpu`: the fused kernels on a GPU beside cuDNN's LSTMs and what memory allows, and training.
 
 Boundary: the paper's WikiText-2 model (g=4 K=2 M=1400 E=400 V=33,278) with random weights, in bfloat16; cuDNN's in
 float16. Prints a table and writes `benchmarks/results/<device>.json`. With `--rehearse` it goes through the same
@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from benchmarks import gpu_training
 from benchmarks.harness import Row, at_least, at_most, interleaved, show, shown
 from model.config import ModelConfig
 from model.files import write_json
@@ -233,6 +234,12 @@ def scoring(setting: Setting, model: FusedModel, weights: FusedWeights, rate: fl
     )
 
 
+def rehearsed_training() -> list[Row]:
+    """The comparisons of training with a model that the CPU is done with at once."""
+    tiny = (gpu_training.Corpus("ptb", 40, 1000, 6.0),)
+    return gpu_training.rows(torch.device("cpu"), 1, tiny, embedding_size=16, hidden_size=24)
+
+
 def microseconds(**seconds: float) -> str:
     """Times in words: `cuDNN 40.1 us, fused 14.2 us`."""
     return ", ".join(f"{name} {value * 1e6:.1f} us" for name, value in seconds.items())
@@ -243,11 +250,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--rehearse", action="store_true", help="a tiny model on the CPU; prints and writes no figure")
     if parser.parse_args().rehearse:
-        print(f"Rehearsed: {len(measure(rehearsal()))} comparisons. Nothing was measured.")
+        rows = [*measure(rehearsal()), *rehearsed_training()]
+        print(f"Rehearsed: {len(rows)} comparisons. Nothing was measured.")
         return
     if not torch.cuda.is_available():
         sys.exit("error: there is no GPU that torch can use; run this where there is one, or with --rehearse")
-    rows = measure(paper())
+    rows = [*measure(paper()), *gpu_training.rows(torch.device("cuda"), rounds=5)]
     name = torch.cuda.get_device_name()
     show(f"{name}, g=4 K=2 M=1400 V=33,278, bfloat16", rows, Console())
     RESULTS.mkdir(exist_ok=True)

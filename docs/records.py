@@ -1,7 +1,7 @@
 """A hook of MkDocs: what the project recorded. `RESULTS.md` and `CHANGELOG.md` are pages, rows of benchmarks tables.
 
 Boundary: files of the project's root, and rows of `benchmarks/results`, as Markdown. `<!-- benchmarks -->` becomes the
-tables of `cpu.json`, `<!-- keystrokes -->` that of `keystrokes.json`.
+tables of `cpu.json`, `<!-- keystrokes -->` that of `keystrokes.json`, `<!-- gpus -->` those of every `nvidia-*.json`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 RECORDS = {"results.md": "RESULTS.md", "learning_curves.png": "learning_curves.png", "changelog.md": "CHANGELOG.md"}
 """Names in the site, and in the project."""
 
@@ -26,7 +27,11 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """A page with its tables."""
-    for marker, table in {"<!-- benchmarks -->": benchmarks, "<!-- keystrokes -->": keystrokes}.items():
+    for marker, table in {
+        "<!-- benchmarks -->": benchmarks,
+        "<!-- keystrokes -->": keystrokes,
+        "<!-- gpu -->": gpus,
+    }.items():
         if marker in markdown:
             markdown = markdown.replace(marker, table())
     return markdown
@@ -37,19 +42,28 @@ def benchmarks() -> str:
     record = _read("cpu.json")
     lines = [f"Measured on {record['date']}: {record['processor']}, {record['cores']} cores."]
     for title, rows in record["tables"].items():
-        lines += [
-            "",
-            f"**{title}**",
-            "",
-            "| comparison | figures | value | bar | |",
-            "|---|---|---|---|---|",
-        ]
-        for row in rows:
-            met = {True: "met", False: "missed", None: ""}[row["met"]]
-            lines.append(
-                f"| {row['name']} | {row['figures']} | {row['value']:.3g} {row['unit']} | {row['bar'] or ''} | {met} |"
-            )
+        lines += ["", f"**{title}**", "", *_comparisons(rows)]
     return "\n".join(lines)
+
+
+def gpus() -> str:
+    """The same of every GPU."""
+    lines = []
+    for path in sorted(RESULTS.glob("nvidia-*.json")):
+        record = _read(path.name)
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        lines += [f"**{record['device']}**, {record['date']}, {versions}", "", *_comparisons(record["rows"]), ""]
+    return "\n".join(lines)
+
+
+def _comparisons(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| comparison | figures | value | bar | |", "|---|---|---|---|---|"]
+    for row in rows:
+        met = {True: "met", False: "missed", None: ""}[row["met"]]
+        lines.append(
+            f"| {row['name']} | {row['figures']} | {row['value']:.3g} {row['unit']} | {row['bar'] or ''} | {met} |"
+        )
+    return lines
 
 
 def keystrokes() -> str:
@@ -64,4 +78,4 @@ def keystrokes() -> str:
 
 
 def _read(name: str) -> Any:
-    return json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))

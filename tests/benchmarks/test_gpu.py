@@ -43,3 +43,13 @@ def test_every_row_names_its_figures_and_its_bar_and_is_positive(monkeypatch: py
     assert "tok/s" in rows[-1].figures
     bars = [">= 3x", "<= 25 us", None, None, *[">= 2x", ">= 1x"] * 2, ">= 2 million tok/s"]
     assert [row.bar for row in rows] == bars
+
+
+def test_training_is_measured_in_epochs_of_each_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.harness.SECONDS", 0.0)
+    epoch, launches = gpu.rehearsed_training()
+    assert epoch.name == "an epoch of ptb in updates of 20 x 70"
+    assert (epoch.bar, epoch.unit) == ("<= 6 s", " s")
+    assert epoch.value > 0
+    # On a CPU there is nothing to capture.
+    assert launches.value == 1

@@ -48,7 +48,8 @@ def state_after(ids: list[int]) -> Floats:
 async def reading() -> AsyncIterator[Reader]:
     scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics().of_model("tiny"))
     engine = await scheduler.start()
-    reader = Reader(VOCABULARY, engine.state_size, scheduler, PrefixCache(1 << 20), RequestLimits(1, 10_000))
+    sizes = engine.state_size, engine.hidden_size
+    reader = Reader(VOCABULARY, *sizes, scheduler, PrefixCache(1 << 20), RequestLimits(1, 10_000))
     await reader.start()
     try:
         yield reader
@@ -137,7 +138,7 @@ def moved() -> Moved:
 
 def test_an_exported_session_comes_back_the_same() -> None:
     sent = moved()
-    got = from_blob(to_blob(sent), ENGINE.state_size, SIZE)
+    got = from_blob(to_blob(sent), ENGINE.state_size, ENGINE.hidden_size, SIZE)
     assert (got.bundle, got.ttl) == (sent.bundle, sent.ttl)
     assert got.cursor.state.tobytes() == sent.cursor.state.tobytes()
     assert got.cursor.anchor.tobytes() == sent.cursor.anchor.tobytes()
@@ -151,9 +152,9 @@ def test_no_altered_byte_and_no_cut_of_an_exported_session_is_taken() -> None:
         changed = bytearray(data)
         changed[place] ^= 1
         with pytest.raises(BlobError):
-            from_blob(bytes(changed), ENGINE.state_size, SIZE)
+            from_blob(bytes(changed), ENGINE.state_size, ENGINE.hidden_size, SIZE)
         with pytest.raises(BlobError):
-            from_blob(data[:place], ENGINE.state_size, SIZE)
+            from_blob(data[:place], ENGINE.state_size, ENGINE.hidden_size, SIZE)
 
 
 def resealed(**changes: Any) -> bytes:
@@ -177,4 +178,4 @@ def resealed(**changes: Any) -> bytes:
 )
 def test_a_session_that_makes_no_sense_is_refused_whatever_its_sum(data: bytes, size: int) -> None:
     with pytest.raises(BlobError, match="exported session"):
-        from_blob(data, size, SIZE)
+        from_blob(data, size, ENGINE.hidden_size, SIZE)

@@ -142,7 +142,7 @@ async def test_the_file_its_companions_and_its_folder_are_made_for_their_owner(t
 
 async def test_the_file_says_what_it_is_and_is_written_ahead(store: SQLiteStore, path: Path) -> None:
     pragmas = ("application_id", "user_version", "journal_mode", "auto_vacuum")
-    assert [ask(path, f"PRAGMA {name}") for name in pragmas] == [int.from_bytes(b"PRUS"), 1, "wal", 2]
+    assert [ask(path, f"PRAGMA {name}") for name in pragmas] == [int.from_bytes(b"PRUS"), 2, "wal", 2]
 
 
 async def test_an_address_is_a_path_as_sqlalchemy_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

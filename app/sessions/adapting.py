@@ -34,7 +34,7 @@ async def start(reader: Reader, ids: Ids, own: Sequence[OwnWord], adaptation: Ad
     last = await reader.read_seen(anchor.state, ids[split:])
     vectors = np.concatenate([_vectors(anchor)[:-1], _vectors(last)[:-1]])
     memory = Memory.nothing(reader.hidden_size).learn(vectors, ids[first:], first).note(own, 0)
-    return Cursor(last.state, len(ids), anchor.state, split, ids[split:], memory)
+    return Cursor(last.state, len(ids), anchor.state, split, ids[split:], memory.cut(adaptation.window))
 
 
 async def read_on(

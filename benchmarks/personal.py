@@ -15,15 +15,18 @@ With personal words a word outside the vocabulary can be shown, once it was type
 word as `<unk>` with and without, so that the two are of the same events.
 
 The cache's lambda and theta were chosen here, by the perplexity of WikiText-2's validation articles; the record tells
-that of each choice.
+that of each choice. What it costs to append a word is measured over HTTP, with the sessions in a file.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
+import statistics
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,18 +41,23 @@ from app.engines import Engine, load_engine
 from app.personal import Adaptation, shares
 from app.sessions.memory import Memory, Recall, own_words_of
 from app.settings import Settings
+from benchmarks.client import Connection, post
 from benchmarks.keystrokes import BUNDLE, PRECISION, ROOT, ROWS, SHOWN, Figures, Suggested, corpus, show, text_of
+from benchmarks.server import serving
 from model.bundle import open_bundle
 from model.command_line import errors_in_one_line
 from model.conventions import Convention
 from model.files import write_json
 from model.vocabulary import Vocabulary
+from pru import PRUClient
 
 RECORD = ROOT / "benchmarks" / "results" / "personal.json"
 JOURNAL = Path("nltk", "treebank.zip")
-MOST_TOKENS = 40_000
+MOST_TOKENS = 100_000
 """Tokens typed of each text, about: whole articles."""
-LAMBDAS, THETAS, WINDOWS = (0.05, 0.1, 0.15, 0.2), (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8), (200, 500, 1000)
+COST_WORDS, APPENDS = 1500, 500
+"""Words of a session whose appends are timed, and how many of them."""
+LAMBDAS, THETAS, WINDOWS = (0.05, 0.1, 0.15, 0.2, 0.25), (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8), (200, 500, 1000)
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -177,6 +185,27 @@ def beginning(text: str, vocabulary: Vocabulary, most: int) -> str:
     return "".join(first(text.splitlines(keepends=True), vocabulary, most))
 
 
+def append_cost(words: Sequence[str]) -> dict[str, float]:
+    """What one more word costs in a session that is full: median milliseconds, taken in turn, and stored bytes."""
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name, serving(BUNDLE, 1, Path(name) / "server") as server:
+        client = PRUClient(f"http://127.0.0.1:{server.port}")
+        start = " ".join(words[:-APPENDS])
+        sessions = {"plain": client.session(start), "personal": client.session(start, personal=True)}
+        waits: dict[str, list[float]] = {kind: [] for kind in sessions}
+        with Connection(server.port) as connection:
+            for word, (kind, session) in itertools.product(words[-APPENDS:], sessions.items()):
+                request = post(f"/sessions/{session.id}/append", text=word)
+                began = time.perf_counter()
+                connection.ask(request)
+                waits[kind].append(time.perf_counter() - began)
+        for kind, session in sessions.items():
+            found[f"{kind}_milliseconds"] = 1e3 * statistics.median(waits[kind])
+            found[f"{kind}_bytes"] = len(session.export())
+        client.close()
+    return found
+
+
 def main() -> None:
     """Measure, print and write the record."""
     settings = Settings()
@@ -198,10 +227,12 @@ def main() -> None:
             results.append({"text": name, "sessions": len(texts), "model": model, **found.record()})
         print(f"{name}: typed in {time.perf_counter() - began:.0f} s", flush=True)
     show(results)
+    cost = append_cost(valid[0].split()[:COST_WORDS])
+    print(json.dumps(cost))
     identity = {"name": bundle.manifest.name, "sha256": bundle.sha256, "engine": engine.name, "precision": PRECISION}
     used = {"window": given.window, "lambda": given.weight, "theta": given.theta}
-    record = {"suggestions": SHOWN, "bundle": identity, "settings": used, "choices": choices, "results": results}
-    write_json(RECORD, record)
+    told = {"suggestions": SHOWN, "bundle": identity, "settings": used, "append": cost}
+    write_json(RECORD, {**told, "choices": choices, "results": results})
 
 
 if __name__ == "__main__":

@@ -69,10 +69,9 @@ def personal_cost() -> str:
     cost = _read("personal.json")["append"]
     ratio = cost["personal_milliseconds"] / cost["plain_milliseconds"]
     return (
-        f"Appending a word to the bundled model's session takes {ratio:.2g} times as long once its memory is full "
-        f"({cost['personal_milliseconds']:.1f} ms beside {cost['plain_milliseconds']:.1f} ms over HTTP, sessions in a "
-        f"file), and a session {cost['personal_bytes'] / 1000:.0f} kB in place of {cost['plain_bytes'] / 1000:.0f} kB, "
-        "which are read and written with every append."
+        f"Appending a word to a session of the bundled model takes {ratio:.2g} times as long once its memory is full "
+        f"(over HTTP, sessions in a file), and a session {cost['personal_bytes'] / 1000:.0f} kB in place of "
+        f"{cost['plain_bytes'] / 1000:.0f} kB, which are read and written with every append."
     )
 
 

@@ -1,7 +1,8 @@
 """A hook of MkDocs: what the project recorded. `RESULTS.md` and `CHANGELOG.md` are pages, rows of benchmarks tables.
 
 Boundary: files of the project's root, and rows of `benchmarks/results`, as Markdown. `<!-- benchmarks -->` becomes the
-tables of `cpu.json`, `<!-- keystrokes -->` that of `keystrokes.json`, `<!-- gpus -->` those of every `nvidia-*.json`.
+tables of `cpu.json`, `<!-- gpus -->` those of every `nvidia-*.json`, `<!-- keystrokes -->` that of `keystrokes.json`,
+`<!-- personal -->` that of `personal.json` and `<!-- personal cost -->` what that says of an append.
 """
 
 from __future__ import annotations
@@ -27,11 +28,8 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """A page with its tables."""
-    for marker, table in {
-        "<!-- benchmarks -->": benchmarks,
-        "<!-- keystrokes -->": keystrokes,
-        "<!-- gpu -->": gpus,
-    }.items():
+    for name, table in TABLES.items():
+        marker = f"<!-- {name} -->"
         if marker in markdown:
             markdown = markdown.replace(marker, table())
     return markdown
@@ -68,9 +66,28 @@ def _comparisons(rows: list[dict[str, Any]]) -> list[str]:
 
 def keystrokes() -> str:
     """The share of keystrokes that suggestions save, for each text and model."""
-    record = _read("keystrokes.json")
+    return _saved(_read("keystrokes.json")["results"])
+
+
+def personal() -> str:
+    """The same of personal sessions."""
+    return _saved(_read("personal.json")["results"])
+
+
+def personal_cost() -> str:
+    """What a word more costs in a personal session, beside another."""
+    cost = _read("personal.json")["append"]
+    ratio = cost["personal_milliseconds"] / cost["plain_milliseconds"]
+    return (
+        f"Appending a word to a session of the bundled model takes {ratio:.2g} times as long once its memory is full "
+        f"(over HTTP, sessions in a file), and a session {cost['personal_bytes'] / 1000:.0f} kB in place of "
+        f"{cost['plain_bytes'] / 1000:.0f} kB, which are read and written with every append."
+    )
+
+
+def _saved(results: list[dict[str, Any]]) -> str:
     lines = ["| text | model | keystrokes saved | perplexity |", "|---|---|---|---|"]
-    for row in record["results"]:
+    for row in results:
         perplexity = row["perplexity"]
         shown = "–" if perplexity is None else f"{perplexity:.1f}"
         lines.append(f"| {row['text']} | {row['model']} | {row['saved_percent']:.1f}% | {shown} |")
@@ -79,3 +96,13 @@ def keystrokes() -> str:
 
 def _read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+TABLES = {
+    "benchmarks": benchmarks,
+    "gpus": gpus,
+    "keystrokes": keystrokes,
+    "personal": personal,
+    "personal cost": personal_cost,
+}
+"""What each marker becomes."""

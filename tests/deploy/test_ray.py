@@ -22,9 +22,9 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (pip 
 
 def launch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the launcher on a cluster of its own of two processors, whatever the machine has."""
-    # Ray keeps a token in HOME.
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder), "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
-    environment.pop("RAY_ADDRESS", None)
+    # Ray keeps a token in HOME, and else takes a cluster that it finds on the machine.
+    own = {"HOME": str(folder), "RAY_ADDRESS": "local", "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
+    environment = os.environ | own | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(LAUNCHER), "--processes", "2", "--", *arguments]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False

@@ -16,7 +16,7 @@ def test_a_rehearsal_makes_every_comparison_and_prints_no_figure(
     monkeypatch.setattr("benchmarks.harness.SECONDS", 0.0)
     monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse"])
     gpu.main()
-    assert capsys.readouterr().out == "Rehearsed: 9 comparisons. Nothing was measured.\n"
+    assert capsys.readouterr().out == "Rehearsed: 11 comparisons. Nothing was measured.\n"
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,9 @@ COMMANDS = {
     "bench": _use("pru.bench", "Measure how fast a bundle is on this machine, or a server that runs."),
     "engines": _use("app.cli", "Show which engines can run a bundle on this machine, and what the others lack."),
     "keys": _use("app.cli", "Make keys for callers, and list those that there are."),
-    "train": _make("training.cli", "Train a model; Ctrl-C and --max-minutes stop it so that --resume goes on exactly."),
+    "train": _make(
+        "training.cli", "Train a model; Ctrl-C, SIGTERM and --max-minutes stop it so that --resume goes on exactly."
+    ),
     "evaluate": _make("training.cli", "Measure a checkpoint's perplexity on one stream of text."),
     "analyze": _make("training.cli", "Compare models: entropies, embeddings, saliency and gradient coverage."),
     "report": _make("training.cli", "Write what runs reached beside what the paper reports, and draw their curves."),

@@ -135,7 +135,8 @@ class Trainer:
                 observer.validated(self._validate())
             elif not position.curve:
                 self._save_checkpoint()
-            if stopped or time.monotonic() - self._saved_at >= RESUME_SECONDS:
+            # Clocks differ, and to save is an exchange between processes: all do as the first.
+            if stopped or self.world.of_first(time.monotonic() - self._saved_at >= RESUME_SECONDS):
                 self._save_resume()
             if stopped and position.epoch < epochs and not position.ended:
                 return False

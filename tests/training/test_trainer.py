@@ -213,3 +213,15 @@ def test_there_is_nothing_to_resume_in_a_new_folder_or_after_the_end(data: Data,
     assert trainer(data, tmp_path, recipe(epochs=1)).run(Silent())
     with pytest.raises(TrainingError, match="finished run"):
         trainer(data, tmp_path, recipe(epochs=1)).resume()
+
+
+def test_processes_save_what_resumes_when_the_first_does_whatever_their_own_clocks_say(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr("training.trainer.RESUME_SECONDS", math.inf)
+    monkeypatch.setattr("training.trainer.save_resume", lambda *_: saved.append(1))
+    # What this process measures is a perplexity; whether it is time to save, the first one says otherwise.
+    monkeypatch.setattr("training.world.World.of_first", lambda _, value: value or 1.0)
+    trainer(data, tmp_path, recipe(epochs=2)).run(Silent())
+    assert len(saved) == 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.deploy.kustomize import Object, build
 from tests.source import ROOT
 
@@ -13,6 +15,9 @@ FOLDERS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
 """Every folder that is applied as a whole."""
 SERVING = [folder for folder in FOLDERS if folder.name != "training"]
 BASE, TRAINING = KUBERNETES / "base", KUBERNETES / "training"
+
+every_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+every_service = pytest.mark.parametrize("folder", SERVING, ids=lambda folder: folder.name)
 
 
 class Objects:

@@ -9,16 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from model.checkpoint import read_record
+from tests.training.distributed import TINY
 
 TEXT = "the cat sat on the mat and looked at the dog\nthe dog ran to the tree and the bird flew away\n"
-SETTINGS = {
-    "model.embedding_size": 8,
-    "model.hidden_size": 16,
-    "recipe.batch_size": 4,
-    "recipe.bptt": 10,
-    "recipe.bfloat16": "false",
-    "recipe.learning_rate": 5,
-}
 CHECKPOINT = {"config.json", "model.safetensors", "tokenizer.json", "training.json"}
 
 
@@ -30,7 +23,7 @@ def write_text(path: Path) -> Path:
 
 def small(epochs: int, **settings: Any) -> list[str]:
     """Arguments that make a run small."""
-    changes = [word for name, value in (SETTINGS | settings).items() for word in ("--set", f"{name}={value}")]
+    changes = [word for name, value in (TINY | settings).items() for word in ("--set", f"{name}={value}")]
     return ["--device", "cpu", "--threads", "1", "--epochs", f"{epochs}", *changes]
 
 

@@ -11,6 +11,16 @@ from pathlib import Path
 
 from training.cli import main
 
+TINY = {
+    "model.embedding_size": 8,
+    "model.hidden_size": 16,
+    "recipe.batch_size": 4,
+    "recipe.bptt": 10,
+    "recipe.bfloat16": "false",
+    "recipe.learning_rate": 5,
+}
+"""Settings of a model and a recipe that take a moment."""
+
 _FORKS = multiprocessing.get_context("forkserver")
 # A process then has torch at once, and what its optimisers and `DistributedDataParallel` load besides.
 _FORKS.set_forkserver_preload([__name__, "torch._dynamo", "torch.distributed.fsdp"])

@@ -14,19 +14,11 @@ from safetensors.torch import load_file
 
 from model.checkpoint import read_record
 from model.errors import ConfigurationError
-from tests.training.distributed import together
+from tests.training.distributed import TINY, together
 from training.world import Device, World, joined
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "model.embedding_size": 8,
-    "model.hidden_size": 16,
-    "recipe.batch_size": 4,
-    "recipe.bptt": 10,
-    "recipe.bfloat16": "false",
-    "recipe.learning_rate": 5,
-    "recipe.epochs": 3,
-}
+SMALL = {**TINY, "recipe.epochs": 3}
 STILL = {f"recipe.dropout.{place}": 0 for place in ("input", "hidden", "output")}
 CURVE = ("epoch", "step", "train_perplexity", "valid_perplexity", "averaged")
 

@@ -15,12 +15,14 @@ from tests.pru.client.network import accepting, answering
 from tests.pru.client.script import PREDICTED, Script, told
 from tests.source import ROOT
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+# These servers hang up after an answer, and say so: a client that kept the connection would lose its next request on it.
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n"
 HTML = b"<html><body>Welcome</body></html>"
 
 
 def page(status: bytes) -> bytes:
-    return b"HTTP/1.1 %s\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (status, len(HTML), HTML)
+    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, len(HTML)) + HTML
 
 
 @pytest.mark.parametrize(

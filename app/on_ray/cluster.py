@@ -1,0 +1,60 @@
+"""A Ray cluster for one command: the one that `RAY_ADDRESS` names, or one of this machine's cores that ends with it.
+
+Boundary: where Ray runs. Nothing of it is reached from other machines, nothing is reported and no dashboard is served,
+unless whoever started the cluster that is named has it so.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from model.errors import ConfigurationError
+
+ADDRESS = "RAY_ADDRESS"
+"""Ray's own variable."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
+"""Ray reports its use to its makers unless told not to, and writes to the terminal between the lines of the command."""
+LOOPBACK = "127.0.0.1"
+STORE_BYTES = 96 << 20
+"""Memory for what workers hand on, of which there is next to nothing here; Ray itself would take a third of all."""
+
+
+def check_installed() -> None:
+    """Raise `ConfigurationError` where Ray, or what it is used with, is not installed."""
+    for package in ("ray", "pyarrow"):
+        if find_spec(package) is None:
+            raise ConfigurationError(
+                f"--ray needs {package}, which is not installed; pip install '.[cpu,ray]' brings it"
+            )
+
+
+@contextmanager
+def cluster() -> Iterator[int]:
+    """Be connected to a cluster; its cores. `ConfigurationError` where there is none to connect to."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    ray: Any = import_module("ray")  # Reads the environment as it is imported.
+    address = os.environ.get(ADDRESS)
+    with tempfile.TemporaryDirectory(prefix="pru-ray-", ignore_cleanup_errors=True) as folder:
+        own = {
+            "num_cpus": len(os.sched_getaffinity(0)),
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+            "_node_ip_address": LOOPBACK,
+            "_temp_dir": folder,
+        }
+        try:
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            place = f"connect to the cluster at {ADDRESS}={address}" if address else "start on this machine"
+            raise ConfigurationError(f"Ray cannot {place}: {reason}") from None
+        try:
+            yield int(ray.cluster_resources().get("CPU", 0))
+        finally:
+            ray.shutdown()

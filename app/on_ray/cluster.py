@@ -7,6 +7,7 @@ unless whoever started the cluster that is named has it so.
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,15 @@ ADDRESS = "RAY_ADDRESS"
 """Ray's own variable."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
 """Ray reports its use to its makers unless told not to, and writes to the terminal between the lines of the command."""
-LOOPBACK = "127.0.0.1"
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's own variable, too: with 0 it uses the loopback, as it does on systems where it makes no clusters of machines."""
 STORE_BYTES = 96 << 20
 """Memory for what workers hand on, of which there is next to nothing here; Ray itself would take a third of all."""
+
+
+def _alone() -> dict[str, str]:
+    """What makes a cluster one of this machine and of this command: the loopback, and a secret that only it knows."""
+    return {ON_LOOPBACK: "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def check_installed() -> None:
@@ -37,20 +44,20 @@ def check_installed() -> None:
 @contextmanager
 def cluster() -> Iterator[int]:
     """Be connected to a cluster; its cores. `ConfigurationError` where there is none to connect to."""
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    ray: Any = import_module("ray")  # Reads the environment as it is imported.
     address = os.environ.get(ADDRESS)
+    for name, value in (QUIET if address else QUIET | _alone()).items():
+        os.environ.setdefault(name, value)
+    ray: Any = import_module("ray")  # Reads the environment as it is imported.
     with tempfile.TemporaryDirectory(prefix="pru-ray-", ignore_cleanup_errors=True) as folder:
         own = {
             "num_cpus": len(os.sched_getaffinity(0)),
             "include_dashboard": False,
             "object_store_memory": STORE_BYTES,
-            "_node_ip_address": LOOPBACK,
             "_temp_dir": folder,
         }
         try:
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # What Ray raises here has no base of its own.
             reason = str(error).partition("\n")[0]
             place = f"connect to the cluster at {ADDRESS}={address}" if address else "start on this machine"
             raise ConfigurationError(f"Ray cannot {place}: {reason}") from None

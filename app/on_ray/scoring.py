@@ -73,22 +73,18 @@ class PartScorer:
                 )
             file.write(b".")
         try:
-            self.score(part)
-        except (TextError, EngineMemoryError) as error:
-            return str(error) if isinstance(error, TextError) else f"{part.where}: {error}"
+            score_part(self._scorer, self._folder, part, self._out)
+        except TextError as error:
+            return str(error)
+        except (EngineMemoryError, MemoryError) as error:
+            return f"{part.where}: {error or 'memory is full'}; divide long texts among several rows"
         finally:
             tries.unlink(missing_ok=True)
         return ""
 
-    def score(self, part: Part) -> None:
-        """Score one part and write its file."""
-        score_part(self._scorer, self._folder, part, self._out)
 
-
-def score_parts(
-    parts: Sequence[Part], folder: Path, out: Path, source: Source, cores: int, worker: type[PartScorer] = PartScorer
-) -> Iterator[Told]:
-    """Score parts of the plan in `out`, whose rows are in `folder`, by a `worker` on each of some cores.
+def score_parts(parts: Sequence[Part], folder: Path, out: Path, source: Source, cores: int) -> Iterator[Told]:
+    """Score parts of the plan in `out`, whose rows are in `folder`, by a worker on each of some cores.
 
     Tells of each part when it is done or found to be impossible; the others go on. Raises `PRUError` where none can go
     on. A worker that dies is started anew, elsewhere where its machine is lost, and its part is scored again.
@@ -103,7 +99,7 @@ def score_parts(
     # At least one, not all: where a machine is lost for good, its parts go to workers that are left.
     pool = data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size, max_tasks_in_flight_per_actor=WAITING)
     told = numbers.map_batches(
-        worker, batch_size=1, num_cpus=1, compute=pool, fn_constructor_args=(folder, out, source)
+        PartScorer, batch_size=1, num_cpus=1, compute=pool, fn_constructor_args=(folder, out, source)
     )
     by_number = {part.number: part for part in parts}
     try:

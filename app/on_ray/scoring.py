@@ -77,7 +77,7 @@ class PartScorer:
         except TextError as error:
             return str(error)
         except (EngineMemoryError, MemoryError) as error:
-            return f"{part.where}: {error or 'memory is full'}; divide long texts among several rows"
+            return f"{part.where}: {str(error) or 'memory is full'}; divide long texts among several rows"
         finally:
             tries.unlink(missing_ok=True)
         return ""

@@ -22,7 +22,7 @@ ADDRESS = "RAY_ADDRESS"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
 """Ray reports its use to its makers unless told not to, and writes to the terminal between the lines of the command."""
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Ray's own variable, too: with 0 it uses the loopback, as it does on systems where it makes no clusters of machines."""
+"""Ray's own variable, too: with 0 it uses the loopback, as on systems where it makes no clusters of machines."""
 STORE_BYTES = 96 << 20
 """Memory for what workers hand on, of which there is next to nothing here; Ray itself would take a third of all."""
 

@@ -1,4 +1,4 @@
-"""A corpus scored on a cluster of two nodes: the same bytes whatever dies, and clear words about what cannot be scored."""
+"""A corpus scored on a cluster of two nodes: the same bytes whatever dies, and words about what cannot be scored."""
 
 from __future__ import annotations
 

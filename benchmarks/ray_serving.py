@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class ServingCosts:
 @contextmanager
 def replicas(count: int, cores: int, store: str, bundle: Path) -> Iterator[int]:
     """Port of a service of some replicas on some cores, ready."""
-    from ray import serve  # noqa: PLC0415 - loads Ray
+    serve: Any = import_module("ray.serve")
 
     from app.on_ray.serving import Replica  # noqa: PLC0415
 
@@ -61,11 +62,11 @@ def replicas(count: int, cores: int, store: str, bundle: Path) -> Iterator[int]:
         name="PRU", num_replicas=count, ray_actor_options=actor, max_ongoing_requests=1000
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"enable_access_log": False})
-    ray_serve.run(deployment(ray_serve.ingress()(Replica)).bind(), name="pru")
+    serve.run(deployment(serve.ingress()(Replica)).bind(), name="pru")
     try:
         yield port
     finally:
-        ray_serve.shutdown()
+        serve.shutdown()
 
 
 def rows(folder: Path, bundle: Path, cores: int, redis: RedisServer, rounds: int) -> tuple[list[Row], ServingCosts]:

@@ -57,8 +57,8 @@ class Corpus:
         ids = [np.append(vocabulary.tokenise(text).ids, np.int32(vocabulary.eos_id)) for text in texts]
         self.ids = sorted(ids, key=len)
         self.tokens = sum(map(len, ids))
-        began = time.perf_counter()
         identity = self.served.identity(self.served.build_engine())
+        began = time.perf_counter()
         self.plan: Plan = make_plan(folder, ["corpus.jsonl"], identity, include_eos=True)
         self.planning_seconds = time.perf_counter() - began
 

@@ -35,6 +35,8 @@ class ServingCosts:
     predictions_per_core_second: float
     appends_per_core_second: float
     """Both with two replicas of a core each, which they share with Serve's proxy, Redis and the client."""
+    appends_per_core_second_without_ray: float
+    """The same of `pru serve`, which shares its cores with Redis and the client."""
     replica_bytes: int
     redis_bytes_per_session: float
     redis_seconds_per_append: float
@@ -101,6 +103,7 @@ def rows(folder: Path, bundle: Path, cores: int, redis: RedisServer, rounds: int
     return found, ServingCosts(
         predictions_per_core_second=two["predict"] / cores,
         appends_per_core_second=two["append"] / cores,
+        appends_per_core_second_without_ray=alone["append"] / cores,
         replica_bytes=memory,
         redis_bytes_per_session=each,
         redis_seconds_per_append=work,

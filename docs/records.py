@@ -1,7 +1,8 @@
 """A hook of MkDocs: what the project recorded. `RESULTS.md` and `CHANGELOG.md` are pages, rows of benchmarks tables.
 
 Boundary: files of the project's root, and rows of `benchmarks/results`, as Markdown. `<!-- benchmarks -->` becomes the
-tables of `cpu.json`, `<!-- keystrokes -->` that of `keystrokes.json`.
+tables of `cpu.json`, `<!-- keystrokes -->` that of `keystrokes.json`, `<!-- ray -->` those of `ray.json`, and
+`<!-- plan of texts -->` and `<!-- plan of sessions -->` what `docs.capacity` makes of its costs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+from docs.capacity import DAY, GIB, Assumptions, for_corpus, for_sessions
 
 ROOT = Path(__file__).parents[1]
 RECORDS = {"results.md": "RESULTS.md", "learning_curves.png": "learning_curves.png", "changelog.md": "CHANGELOG.md"}
@@ -26,7 +29,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """A page with its tables."""
-    for marker, table in {"<!-- benchmarks -->": benchmarks, "<!-- keystrokes -->": keystrokes}.items():
+    for marker, table in TABLES.items():
         if marker in markdown:
             markdown = markdown.replace(marker, table())
     return markdown
@@ -34,7 +37,60 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def benchmarks() -> str:
     """Every comparison that was recorded on a CPU, a table for each model."""
-    record = _read("cpu.json")
+    return _comparisons("cpu.json")
+
+
+def ray() -> str:
+    """Every comparison that was recorded with Ray."""
+    return _comparisons("ray.json")
+
+
+def plan_of_texts() -> str:
+    """What a billion texts take."""
+    costs, assumed = _read("ray.json")["costs"], Assumptions()
+    plan = for_corpus(costs, 10**9, DAY, assumed)
+    return _two_columns(
+        {
+            "tokens": f"{plan.tokens:.2e}, {costs['tokens_per_text']:.1f} a text",
+            "work": f"{plan.core_hours:,.0f} hours of a core, {costs['tokens_per_core_second']:,.0f} tokens a second",
+            "machines, for a day": f"{plan.machines} of {assumed.cores} cores",
+            "a part": f"{plan.part_texts:,.0f} texts, {plan.part_seconds:,.0f} s of a core",
+            "memory of their workers": f"{plan.worker_bytes / GIB:.1f} GiB a machine",
+            "what is written": f"{plan.written_bytes / 1e9:,.0f} GB of Parquet",
+            "before anything is scored": f"{plan.planning_hours:.1f} hours of one core, which reads the whole corpus",
+            "money": f"{plan.dollars:,.0f} dollars, and {plan.dollars_a_month:.2f} a month for the files",
+        }
+    )
+
+
+def plan_of_sessions() -> str:
+    """What a million sessions at once take."""
+    costs, assumed = _read("ray.json")["costs"], Assumptions()
+    plan = for_sessions(costs, 10**6, assumed)
+    rates = [costs[f"appends_per_core_second{which}"] for which in ("", "_without_ray")]
+    kilobytes, milliseconds = costs["redis_bytes_per_session"] / 1e3, costs["redis_seconds_per_append"] * 1e3
+    dollars = f"{plan.dollars_an_hour:,.0f} dollars an hour"
+    return _two_columns(
+        {
+            "appends": f"{plan.appends_per_second:,.0f} a second",
+            "machines": f"{plan.machines} of {assumed.cores} cores behind Serve ({rates[0]:,.0f} appends a second of a "
+            f"core), {plan.machines_without_ray} with `pru serve` ({rates[1]:,.0f})",
+            "memory of their replicas": f"{plan.replica_bytes / GIB:.1f} GiB a machine",
+            "memory of Redis": f"{plan.redis_bytes / GIB:.1f} GiB, {kilobytes:.1f} kB a session",
+            "work of Redis": f"{plan.redis_cores:.1f} cores, {milliseconds:.2f} ms an append: one Redis, which uses "
+            f"one core, is full at {plan.sessions_of_a_redis:,.0f} sessions",
+            "cells": f"{plan.cells}, each with a Redis and its share of the machines",
+            "money": f"{dollars}, {plan.dollars_an_hour_without_ray:,.0f} with `pru serve`",
+        }
+    )
+
+
+def _two_columns(cells: dict[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell} |" for name, cell in cells.items())])
+
+
+def _comparisons(name: str) -> str:
+    record = _read(name)
     lines = [f"Measured on {record['date']}: {record['processor']}, {record['cores']} cores."]
     for title, rows in record["tables"].items():
         lines += [
@@ -61,6 +117,16 @@ def keystrokes() -> str:
         shown = "–" if perplexity is None else f"{perplexity:.1f}"
         lines.append(f"| {row['text']} | {row['model']} | {row['saved_percent']:.1f}% | {shown} |")
     return "\n".join(lines)
+
+
+TABLES = {
+    "<!-- benchmarks -->": benchmarks,
+    "<!-- keystrokes -->": keystrokes,
+    "<!-- ray -->": ray,
+    "<!-- plan of texts -->": plan_of_texts,
+    "<!-- plan of sessions -->": plan_of_sessions,
+}
+"""What stands in place of a comment."""
 
 
 def _read(name: str) -> Any:

@@ -10,7 +10,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -48,15 +48,18 @@ def cluster() -> Iterator[int]:
     for name, value in (QUIET if address else QUIET | _alone()).items():
         os.environ.setdefault(name, value)
     ray: Any = import_module("ray")  # Reads the environment as it is imported.
-    with tempfile.TemporaryDirectory(prefix="pru-ray-", ignore_cleanup_errors=True) as folder:
-        own = {
-            "num_cpus": len(os.sched_getaffinity(0)),
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-            "_temp_dir": folder,
-        }
+    with ExitStack() as kept:
+        own: dict[str, Any] = {}
+        if not address:
+            folder = tempfile.TemporaryDirectory(prefix="pru-ray-", ignore_cleanup_errors=True)
+            own = {
+                "num_cpus": len(os.sched_getaffinity(0)),
+                "include_dashboard": False,
+                "object_store_memory": STORE_BYTES,
+                "_temp_dir": kept.enter_context(folder),
+            }
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
         except Exception as error:  # What Ray raises here has no base of its own.
             reason = str(error).partition("\n")[0]
             place = f"connect to the cluster at {ADDRESS}={address}" if address else "start on this machine"

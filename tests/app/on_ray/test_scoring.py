@@ -115,7 +115,7 @@ def test_a_row_that_is_malformed_is_named_and_what_is_finished_is_kept_and_not_s
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_and_a_node_that_is_lost_change_no_byte(nodes: Nodes, tmp_path: Path) -> None:
-    corpus, out = write_corpus(tmp_path, 9000), tmp_path / "out"
+    corpus, out = write_corpus(tmp_path, 9000, words=4), tmp_path / "out"
     process = start(nodes, corpus, out)
     wait_until(lambda: times(out) and len(processes_named(WORKER)) == 2)
     os.kill(processes_named(WORKER)[0], signal.SIGKILL)

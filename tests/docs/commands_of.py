@@ -40,7 +40,9 @@ def check_commands(content: str) -> None:
                 _check_compose(arguments)
             case ["torchrun", *arguments]:
                 check_pru(arguments[arguments.index("training") + 1 :])
-            case ["kill" | "pip" | "python" | "git" | "curl", *_]:
+            case ["serve", "run", file]:
+                assert (ROOT / file).is_file(), words
+            case ["export" | "kill" | "pip" | "python" | "git" | "curl" | "ray", *_]:
                 pass
             case _:
                 raise AssertionError(f"no test knows the command {' '.join(words)}")

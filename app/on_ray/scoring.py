@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ray import data
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from app.corpus.part import score_part
 from app.corpus.plan import Part, Plan, read_plan
@@ -41,30 +42,43 @@ class Told:
 
 
 class PartScorer:
-    """A worker: one engine on one thread, which is made once."""
+    """A worker: one engine on one thread, which is made once. It tells of errors that are known, and raises none."""
 
     def __init__(self, folder: Path, out: Path, source: Source) -> None:
-        self._folder, self._out = folder, out
-        self._plan: Plan = read_plan(out)
-        served = open_source(source)
+        self._folder, self._out, self._source = folder, out, source
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return read_plan(self._out)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        served = open_source(self._source)
         engine = served.build_engine()
         if served.identity(engine) != self._plan.model:
             raise EngineError(
-                f"{source.bundle} is another model, or runs on another engine, on one of the machines than where the "
-                "run began; give all machines the same bundle, and the same engine by PRU_ENGINE"
+                f"{self._source.bundle} is another model, or runs on another engine, on one of the machines than where "
+                "the run began; give all machines the same bundle, and the same engine by PRU_ENGINE"
             )
-        self._scorer = Scorer(engine, served.vocabulary, include_eos=self._plan.include_eos)
+        return Scorer(engine, served.vocabulary, include_eos=self._plan.include_eos)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Score the one part whose number is in a batch."""
-        part = self._plan.parts[int(batch["part"][0])]
-        return {"part": np.array([part.number]), "error": np.array([self._try(part)])}
+        """Score the one part whose number is in a batch; `ends` where an error is one of every part."""
+        number, ends = int(batch["part"][0]), False
+        try:
+            error = self._try(self._plan.parts[number])
+        except (PRUError, OSError) as problem:
+            where = f"{problem.filename}: " if isinstance(problem, OSError) and problem.filename else ""
+            error, ends = f"{where}{getattr(problem, 'strerror', None) or problem}", True
+        return {"part": np.array([number]), "error": np.array([error]), "ends": np.array([ends])}
 
     def _try(self, part: Part) -> str:
         """Score a part, unless it is done; why it is not. A byte is kept for each try until one ends."""
-        if (self._out / part.name).exists():
-            return ""
         tries = self._out / f".{part.name}.tries"
+        if (self._out / part.name).exists():
+            tries.unlink(missing_ok=True)
+            return ""
+        scorer = self._scorer
         with tries.open("ab") as file:
             if file.tell() >= TRIES:
                 return (
@@ -73,7 +87,7 @@ class PartScorer:
                 )
             file.write(b".")
         try:
-            score_part(self._scorer, self._folder, part, self._out)
+            score_part(scorer, self._folder, part, self._out)
         except TextError as error:
             return str(error)
         except (EngineMemoryError, MemoryError) as error:
@@ -86,8 +100,8 @@ class PartScorer:
 def score_parts(parts: Sequence[Part], folder: Path, out: Path, source: Source, cores: int) -> Iterator[Told]:
     """Score parts of the plan in `out`, whose rows are in `folder`, by a worker on each of some cores.
 
-    Tells of each part when it is done or found to be impossible; the others go on. Raises `PRUError` where none can go
-    on. A worker that dies is started anew, elsewhere where its machine is lost, and its part is scored again.
+    Tells of each part when it is done or found to be impossible; the others go on. Raises `EngineError` where none can
+    go on. A worker that dies is started anew, elsewhere where its machine is lost, and its part is scored again.
     """
     if not parts:
         return
@@ -104,18 +118,9 @@ def score_parts(parts: Sequence[Part], folder: Path, out: Path, source: Source, 
     by_number = {part.number: part for part in parts}
     try:
         for row in told.iter_rows():
+            if row["ends"]:
+                raise EngineError(f"{row['error']}; what is finished is in {out}")
             yield Told(by_number[int(row["part"])], str(row["error"]))
     except RayError as error:
-        raise _translated(error) from None
-
-
-def _translated(error: BaseException) -> PRUError:
-    """An error of a worker as it was raised there; what Ray itself says of any other."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, PRUError) and not isinstance(cause, RayTaskError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return EngineError(
-        f"Ray stopped scoring: {str(error).strip().rpartition(chr(10))[2]}; run the command again to go on"
-    )
+        reason = str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
+        raise EngineError(f"Ray stopped scoring: {reason}; run the command again to go on") from None

@@ -17,7 +17,7 @@ import pytest
 from app.corpus.plan import make_plan
 from app.corpus.rows import COLUMN
 from app.served_model import Source
-from model.errors import EngineError, EngineMemoryError
+from model.errors import EngineMemoryError
 from tests.app.on_ray.nodes import Nodes, need_ray, processes_named, two_nodes
 from tests.source import ROOT
 
@@ -203,5 +203,26 @@ def test_a_worker_with_another_bundle_scores_nothing(tmp_path: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["model"]["sha256"] = "0" * 64
     (out / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(EngineError, match="another model"):
-        PartScorer(tmp_path, out, SOURCE)
+    answer = PartScorer(tmp_path, out, SOURCE)({"part": np.array([1])})
+    assert answer["ends"].tolist() == [True]
+    assert "is another model" in str(answer["error"][0])
+    assert list(out.glob("*.parquet")) == []
+
+
+def test_what_no_part_can_be_scored_for_ends_the_run(tmp_path: Path) -> None:
+    worker, out = worker_on(tmp_path)
+    (out / ".part-000000.parquet.tries").mkdir()
+    assert callable(worker)
+    answer = worker({"part": np.array([0])})
+    assert answer["ends"].tolist() == [True]
+    assert answer["error"].tolist() == [f"{out / '.part-000000.parquet.tries'}: Is a directory"]
+
+
+def test_a_try_that_died_after_its_part_was_written_leaves_nothing(tmp_path: Path) -> None:
+    worker, out = worker_on(tmp_path)
+    assert told(worker, 2) == ""
+    tries = out / ".part-000002.parquet.tries"
+    tries.write_bytes(b".")
+    written = (out / "part-000002.parquet").stat().st_mtime_ns
+    assert told(worker, 2) == ""
+    assert (tries.exists(), (out / "part-000002.parquet").stat().st_mtime_ns) == (False, written)

@@ -7,7 +7,7 @@ is `app.sessions`' business.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from app.schemas import FinishReason
 from app.scoring import Floats, Ids
 from app.writing import Writer
 
+Adapt = Callable[[Floats, Floats], Floats]
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -26,20 +28,29 @@ class Word:
     token_id: int
     text: str
     log_probability: float
-    """The model's own, whatever temperature it was drawn at."""
+    """Before the temperature it was drawn at."""
 
 
 class Generation:
     """Draws words after `state`; what it has come to is in `ids`, `states` and `finish_reason`."""
 
     def __init__(
-        self, reader: Reader, writer: Writer, sampler: Sampler, banned: Ids, stops: Collection[int], kept_states: int
+        self,
+        reader: Reader,
+        writer: Writer,
+        sampler: Sampler,
+        banned: Ids,
+        stops: Collection[int],
+        kept_states: int,
+        adapt: Adapt,
     ) -> None:
+        """`adapt` makes of a row [S], and of the model's log-probabilities [V] after it, those to draw by."""
         self._reader = reader
         self._writer = writer
         self._sampler = sampler
         self._banned = banned
         self._stops = stops
+        self._adapt = adapt
         self.ids: list[int] = []
         self.states: deque[Floats] = deque(maxlen=kept_states)
         """Rows [S] after the last words."""
@@ -53,11 +64,12 @@ class Generation:
         waiting: tuple[int, float] | None = None
         while len(self.ids) < most:
             assert result.likely is not None
-            token_id = self._sampler.sample(result.likely, self._banned)
+            likely = self._adapt(self.states[-1], result.likely)
+            token_id = self._sampler.sample(likely, self._banned)
             if token_id in self._stops:
                 self.finish_reason = FinishReason.STOP
                 break
-            log_probability = float(result.likely[token_id])
+            log_probability = float(likely[token_id])
             text = self._writer.push(token_id)
             if waiting is not None:
                 yield Word(waiting[0], text, waiting[1])

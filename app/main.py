@@ -33,6 +33,7 @@ from app.middleware import RequestMiddleware
 from app.models.keeper import Keeper
 from app.models.registry import Registry
 from app.models.running import RunningModel, Surroundings
+from app.personal import Adaptation
 from app.routes import (
     completions,
     documentation,
@@ -242,7 +243,9 @@ async def _start(
         models = Registry(default)
         around.metrics.serving(**default.identity.model_dump())
         around.metrics.starts.inc()
-        lifecycle.set_ready(models, SessionService(models, around.admission, store, settings.session_ttl_seconds))
+        adaptation = Adaptation(settings.personal_window, settings.personal_lambda, settings.personal_theta)
+        sessions = SessionService(models, around.admission, store, settings.session_ttl_seconds, adaptation)
+        lifecycle.set_ready(models, sessions)
     except Exception as error:
         lifecycle.failure = error
         logger.error("the engine could not be started", error=error)

@@ -47,7 +47,7 @@ class ModelService:
     ) -> ModelService:
         """Build the engine on the scheduler's thread, and warm up whatever a request needs."""
         engine = await scheduler.start()
-        reader = Reader(served.vocabulary, engine.state_size, scheduler, cache, limits)
+        reader = Reader(served.vocabulary, engine.state_size, engine.hidden_size, scheduler, cache, limits)
         await reader.start()
         suggestions = Suggestions(served.vocabulary)
         await asyncio.to_thread(suggestions.warm)

@@ -41,13 +41,20 @@ class Reader:
     """Reads text with one model. `start` must have been awaited before anything is read."""
 
     def __init__(
-        self, vocabulary: Vocabulary, state_size: int, scheduler: Scheduler, cache: PrefixCache, limits: RequestLimits
+        self,
+        vocabulary: Vocabulary,
+        state_size: int,
+        hidden_size: int,
+        scheduler: Scheduler,
+        cache: PrefixCache,
+        limits: RequestLimits,
     ) -> None:
         self.vocabulary = vocabulary
         self.scheduler = scheduler
         self.limits = limits
         self._cache = cache
         self.metrics = scheduler.metrics
+        self.hidden_size = hidden_size
         self.root: Floats = np.zeros(state_size, np.float32)
         """Packed row [S] after the initial `<eos>`, from which every text goes on."""
 
@@ -94,6 +101,12 @@ class Reader:
         return await self.scheduler.read(
             Reading(state, ids, no_ids() if targets is None else targets, likely=likely, urgent=urgent)
         )
+
+    async def read_seen(self, state: Floats, ids: Ids, *, rows: bool = False) -> Result:
+        """The same with the hidden vectors [n + 1, E] on the way; with `rows`, all log-probabilities [n + 1, V] too."""
+        targets = np.append(ids, self.vocabulary.eos_id).astype(np.int32) if rows else no_ids()
+        urgent = len(ids) <= URGENT_TOKENS
+        return await self.scheduler.read(Reading(state, ids, targets, hidden=True, rows=rows, urgent=urgent))
 
 
 async def aside(size: int, work: Callable[[], T]) -> T:

@@ -34,7 +34,8 @@ class Reading:
 
     `targets[j]` is scored by the vector after j ids (for j = 0 that of the state before any), so there may be one more
     target than ids. With `top`, at most the vocabulary's size, so many of the words likeliest in each target's place
-    are found too. With `likely`, the log-probabilities after the last id are part of the result.
+    are found too. With `likely`, the log-probabilities after the last id are part of the result; with `hidden`, the
+    hidden vectors before any id and after each, and with `rows` all log-probabilities in each target's place.
     """
 
     state: Floats
@@ -43,6 +44,8 @@ class Reading:
     targets: Ids = field(default_factory=no_ids)
     top: int = 0
     likely: bool = False
+    hidden: bool = False
+    rows: bool = False
     urgent: bool = True
     """Whether somebody waits for the next word, rather than for a text's score."""
     done: int = field(default=0, init=False)
@@ -51,6 +54,8 @@ class Reading:
     """Targets scored so far."""
     scores: Scores = field(init=False)
     likeliest: Likeliest = field(init=False)
+    vectors: Floats | None = field(init=False, default=None)
+    whole: Floats | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         count = len(self.targets)
@@ -66,13 +71,16 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class Result:
     """What came of a reading: the row [S] after its last id, the scores of its targets, the `top` likeliest words in
-    each one's place, and, where they were asked for, all log-probabilities [V] after the last id.
+    each one's place, and, where they were asked for, all log-probabilities [V] after the last of its n ids, the hidden
+    vectors [n + 1, E], and all log-probabilities in each target's place [targets, V].
     """
 
     state: Floats
     scores: Scores
     likeliest: Likeliest
     likely: Floats | None
+    vectors: Floats | None = None
+    rows: Floats | None = None
 
 
 def advance(engine: Engine, readings: Sequence[Reading], length: int) -> list[Result | None]:
@@ -82,7 +90,7 @@ def advance(engine: Engine, readings: Sequence[Reading], length: int) -> list[Re
     moved. `length` 0 reads nothing and serves readings without any ids left.
     """
     before = np.stack([reading.state for reading in readings])
-    start = _hidden_of(before, engine.hidden_size)[:, None]
+    start = hidden_of(before, engine.hidden_size)[:, None]
     after = before
     vectors = start
     if length:
@@ -94,9 +102,15 @@ def advance(engine: Engine, readings: Sequence[Reading], length: int) -> list[Re
     for row, reading in enumerate(readings):
         # A copy: a view would keep the whole batch in memory for as long as one state lives.
         reading.state = after[row].copy()
+        if reading.hidden:
+            if reading.vectors is None:
+                reading.vectors = np.empty((len(reading.ids) + 1, engine.hidden_size), np.float32)
+            reading.vectors[reading.done : reading.done + length + 1] = vectors[row]
         reading.done += length
         reading.scored = min(len(reading.targets), reading.done + 1)
-        finished = Result(reading.state, reading.scores, reading.likeliest, likely.get(row))
+        finished = Result(
+            reading.state, reading.scores, reading.likeliest, likely.get(row), reading.vectors, reading.whole
+        )
         results.append(None if reading.left else finished)
     return results
 
@@ -112,10 +126,10 @@ def _read_out(engine: Engine, readings: Sequence[Reading], vectors: Floats) -> d
     if len(places) + len(ends) <= FEW_ROWS:
         return _read_out_together(engine, readings, vectors, places, ends)
     # What is likeliest takes whole rows of log-probabilities, and so a few vectors at a time.
-    whole = [place for place in places if readings[place[0]].top]
+    whole = [place for place in places if readings[place[0]].top or readings[place[0]].rows]
     for first in range(0, len(whole), FEW_ROWS):
         _read_out_together(engine, readings, vectors, whole[first : first + FEW_ROWS], [])
-    if places := [place for place in places if not readings[place[0]].top]:
+    if places := [place for place in places if not (readings[place[0]].top or readings[place[0]].rows)]:
         rows, steps, _ = np.array(places).T
         targets = np.array([readings[row].targets[position] for row, _, position in places], np.int32)
         values, ranks = engine.score(vectors[rows, steps], targets)
@@ -143,6 +157,10 @@ def _read_out_together(
         target = int(reading.targets[position])
         reading.scores.log_probabilities[position] = values[target]
         reading.scores.ranks[position] = rank(values, target)
+        if reading.rows:
+            if reading.whole is None:
+                reading.whole = np.empty((len(reading.targets), len(values)), np.float32)
+            reading.whole[position] = values
         if reading.top:
             best = top_k(values, reading.top)
             reading.likeliest.ids[position], reading.likeliest.log_probabilities[position] = best
@@ -156,6 +174,6 @@ def _numbers(values: Floats) -> Floats:
     return values
 
 
-def _hidden_of(states: Floats, size: int) -> Floats:
-    """The last layer's h `[B, E]` of packed rows `[B, S]`, which is what the head reads."""
-    return states[:, -2 * size : -size]
+def hidden_of(states: Floats, size: int) -> Floats:
+    """The last layer's h `[..., E]` of packed rows `[..., S]`, which is what the head reads."""
+    return states[..., -2 * size : -size]

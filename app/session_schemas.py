@@ -43,6 +43,10 @@ class CreateRequest(Request):
     ttl: Annotated[
         float | None, Field(ge=1, le=MAX_TTL, description="Seconds it lives after its last use; the server's default.")
     ] = None
+    personal: Annotated[
+        bool,
+        Field(description="Adapt to what is typed: the session remembers words, and suggests and scores with them."),
+    ] = False
 
 
 class AppendRequest(Suggesting):
@@ -86,6 +90,13 @@ class ContinueRequest(Request):
     expected_position: ExpectedPosition = None
 
 
+class Personal(Answer):
+    """What a personal session remembers of its user, by which its probabilities are not the model's own."""
+
+    tokens: Annotated[int, Field(description="Latest tokens that the neural cache looks back on.")]
+    own_words: Annotated[int, Field(description="Different words outside the vocabulary that may be suggested.")]
+
+
 class SessionAnswer(Answer):
     """Where a session stands."""
 
@@ -94,6 +105,9 @@ class SessionAnswer(Answer):
     position: Annotated[int, Field(description="Tokens read after the initial <eos>.")]
     earliest_position: Annotated[int, Field(description="The furthest it can be rewound.")]
     expires_at: Annotated[datetime, Field(description="When it ends unless it is used.")]
+    personal: Annotated[
+        Personal | None, Field(description="Of a personal session only.", exclude_if=lambda value: value is None)
+    ] = None
 
 
 class AppendAnswer(SessionAnswer):
@@ -108,7 +122,7 @@ class GeneratedToken(Answer):
 
     token: str
     text: Annotated[str, Field(description="What it adds to the text, blanks included.")]
-    log_probability: Annotated[float, Field(description="Natural logarithm; the model's own at any temperature.")]
+    log_probability: Annotated[float, Field(description="Natural logarithm; the session's own at any temperature.")]
 
 
 class ContinueAnswer(SessionAnswer):

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         description="Where sessions live: sqlite:///PATH (four slashes: absolute) or redis://HOST:PORT/DATABASE.",
     )
     session_ttl_seconds: float = Field(24 * 3600.0, ge=1, description="How long a session lives after its last use.")
+    personal_window: int = Field(
+        500, ge=1, le=2000, description="Tokens that a personal session's cache looks back on."
+    )
+    personal_lambda: float = Field(0.15, ge=0, lt=1, description="How much of each probability is that cache's.")
+    personal_theta: float = Field(0.4, ge=0, le=100, description="How much similar contexts count for more in it.")
     prefix_cache_bytes: int = Field(128 * 2**20, ge=0, description="Memory for states of texts that were read.")
     queue_limit: int = Field(256, ge=0, description="Most requests that wait for the engine.")
     queue_tokens: int = Field(1_000_000, ge=1, description="Most tokens of all requests that wait, together.")

@@ -1,6 +1,6 @@
 """Which next words are shown, of all that the model holds possible.
 
-Boundary: a row of log-probabilities in, predictions out; the model's own probabilities, never renormalised.
+Boundary: a row of log-probabilities in, and those of a user's own words, predictions out; never renormalised.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from app import scoring
+from app.personal import NO_WORDS, OwnWords
 from app.schemas import Prediction, Suggesting
 from app.scoring import Floats, Ids
+from model.conventions import UNK
 from model.ranking import top_k
 from model.vocabulary import Vocabulary
 
@@ -32,18 +34,22 @@ class Suggestions:
         for any_case_and_own in ("a", "A"):
             self._vocabulary.completions(any_case_and_own)
 
-    def best(self, likely: Floats, wanted: Suggesting) -> list[Prediction]:
-        """The likeliest words by `likely` [V] that a request wants to see, best first, ties by lower id."""
+    def best(self, likely: Floats, wanted: Suggesting, own: OwnWords = NO_WORDS) -> list[Prediction]:
+        """The likeliest words by `likely` [V] that a request wants to see, best first, ties by lower id.
+
+        A user's `own` words, which the vocabulary lacks, stand among them, after those as likely.
+        """
         ids, values = self._best(likely, wanted.k, wanted.prefix, wanted.words_only, wanted.include_special)
-        return [
-            Prediction(
-                word=self._vocabulary.surface(token_id),
-                token=self._vocabulary.word_of(token_id),
-                probability=float(np.exp(value)),
-                log_probability=value,
-            )
+        shown = [
+            _prediction(self._vocabulary.surface(token_id), self._vocabulary.word_of(token_id), value)
             for token_id, value in zip(ids.tolist(), values.astype(np.float64).tolist(), strict=True)
         ]
+        shown += [
+            _prediction(spelling, UNK, value)
+            for spelling, value in zip(own.spellings, own.log_probabilities, strict=True)
+            if self._vocabulary.begins(spelling, wanted.prefix)
+        ]
+        return sorted(shown, key=lambda prediction: -prediction.log_probability)[: wanted.k] if own.spellings else shown
 
     def _best(self, likely: Floats, k: int, prefix: str, words_only: bool, include_special: bool) -> tuple[Ids, Floats]:
         if not prefix and not words_only:
@@ -74,3 +80,7 @@ class Suggestions:
     def _mask(self, holds: Callable[[int], bool]) -> Mask:
         size = len(self._vocabulary)
         return np.fromiter(map(holds, range(size)), np.bool_, size)
+
+
+def _prediction(word: str, token: str, value: float) -> Prediction:
+    return Prediction(word=word, token=token, probability=float(np.exp(value)), log_probability=value)

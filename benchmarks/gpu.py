@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu`: the fused kernels on a GPU beside cuDNN's LSTMs and beside what memory allows.
+"""`python -m benchmarks.gpu`: the fused kernels on a GPU beside cuDNN's LSTMs and what memory allows, and training.
 
 Boundary: the paper's WikiText-2 model (g=4 K=2 M=1400 E=400 V=33,278) with random weights, in bfloat16; cuDNN's in
 float16. Prints a table and writes `benchmarks/results/<device>.json`. With `--rehearse` it goes through the same
@@ -19,7 +19,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from benchmarks.harness import Row, at_least, interleaved, show, shown
+from benchmarks import gpu_training
+from benchmarks.harness import Row, at_least, at_most, interleaved, show, shown
 from model.config import ModelConfig
 from model.files import write_json
 from model.kernels.forms import forms_for
@@ -155,7 +156,14 @@ def decode(setting: Setting, model: FusedModel, weights: FusedWeights, bandwidth
             "a token at batch 1, layers, in a graph: cuDNN's dense LSTMs / fused",
             microseconds(cuDNN=times["cuDNN"], fused=times["fused"]),
             times["cuDNN"] / times["fused"],
-            1,
+            3,
+        ),
+        at_most(
+            "a token at batch 1, layers, in a graph: fused",
+            microseconds(fused=times["fused"]),
+            times["fused"] * 1e6,
+            25,
+            " us",
         ),
         shown(
             "a token at batch 1, layers, in a graph: fused / weights at the bandwidth of a copy",
@@ -173,16 +181,16 @@ def decode(setting: Setting, model: FusedModel, weights: FusedWeights, bandwidth
 def sequence(setting: Setting, weights: FusedWeights, batch: int, bandwidth: float) -> list[Row]:
     """The widest layer over many steps, its input's product included, a step at a time in the figures."""
     forms, steps = forms_for(setting.device), setting.steps
-    layer = place(weights.layers[1], setting.device, forms.alignment)
+    layer = place(weights.layers[1], setting.device, forms)
     inputs, outputs, groups = layer.weight.shape[0], layer.bias.shape[1], layer.context.shape[0]
     x = setting.draw(batch, steps, inputs)
-    state = torch.zeros(batch, outputs, device=setting.device)
+    vectors, state = x.float(), torch.zeros(batch, outputs, device=setting.device)
     lengths = torch.full((batch,), steps, dtype=torch.int32, device=setting.device)
     dense = setting.lstm(inputs, outputs)
     padded = [setting.lstm(inputs, setting.padded) for _ in range(groups)]
     times = setting.seconds(
         {
-            "fused": lambda: forms.sequence(layer.from_input(x.transpose(0, 1)), layer.context, state, state, lengths),
+            "fused": lambda: forms.sequence(layer.from_input(vectors), layer.context, state, state, lengths),
             "dense": lambda: dense(x),
             "padded": lambda: [part(x) for part in padded],
         }
@@ -194,9 +202,12 @@ def sequence(setting: Setting, weights: FusedWeights, batch: int, bandwidth: flo
             f"a step of a layer in a sequence at batch {batch}: {name} / fused",
             microseconds(cuDNN=step[form], fused=step["fused"], floor=floor),
             step[form] / step["fused"],
-            1,
+            bar,
         )
-        for form, name in (("dense", "cuDNN's dense LSTM"), ("padded", f"{groups} of cuDNN's, {setting.padded} wide"))
+        for form, name, bar in (
+            ("dense", "cuDNN's dense LSTM", 2),
+            ("padded", f"{groups} of cuDNN's, {setting.padded} wide", 1),
+        )
     ]
 
 
@@ -214,11 +225,19 @@ def scoring(setting: Setting, model: FusedModel, weights: FusedWeights, rate: fl
     # A score takes two passes over the table.
     numbers = 2 * weights.table.numel() + sum(x.numel() for layer in weights.layers for x in layer)
     floor = 2 * numbers / rate
-    return shown(
-        f"scoring at batch {setting.rows}: time / operations at the rate of a square product",
-        f"{1 / seconds:,.0f} tok/s, floor {1 / floor:,.0f} tok/s",
-        seconds / floor,
+    return at_least(
+        f"scoring at batch {setting.rows}",
+        f"{1 / seconds:,.0f} tok/s, operations at the rate of a square product {1 / floor:,.0f} tok/s",
+        1e-6 / seconds,
+        2,
+        " million tok/s",
     )
+
+
+def rehearsed_training() -> list[Row]:
+    """The comparisons of training with a model that the CPU is done with at once."""
+    tiny = (gpu_training.Corpus("ptb", 40, 1000, 6.0),)
+    return gpu_training.rows(torch.device("cpu"), 1, tiny, embedding_size=16, hidden_size=24)
 
 
 def microseconds(**seconds: float) -> str:
@@ -231,11 +250,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--rehearse", action="store_true", help="a tiny model on the CPU; prints and writes no figure")
     if parser.parse_args().rehearse:
-        print(f"Rehearsed: {len(measure(rehearsal()))} comparisons. Nothing was measured.")
+        rows = [*measure(rehearsal()), *rehearsed_training()]
+        print(f"Rehearsed: {len(rows)} comparisons. Nothing was measured.")
         return
     if not torch.cuda.is_available():
         sys.exit("error: there is no GPU that torch can use; run this where there is one, or with --rehearse")
-    rows = measure(paper())
+    rows = [*measure(paper()), *gpu_training.rows(torch.device("cuda"), rounds=5)]
     name = torch.cuda.get_device_name()
     show(f"{name}, g=4 K=2 M=1400 V=33,278, bfloat16", rows, Console())
     RESULTS.mkdir(exist_ok=True)

@@ -58,9 +58,9 @@ def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[s
     return {name: statistics.median(times) for name, times in runs.items()}
 
 
-def at_least(name: str, figures: str, value: float, bar: float) -> Row:
-    """A row whose ratio should be at least `bar`."""
-    return Row(name, figures, value, RATIO, f">= {bar:g}{RATIO}", value >= bar)
+def at_least(name: str, figures: str, value: float, bar: float, unit: str = RATIO) -> Row:
+    """A row whose value should be at least `bar`."""
+    return Row(name, figures, value, unit, f">= {bar:g}{unit}", value >= bar)
 
 
 def at_most(name: str, figures: str, value: float, bar: float, unit: str = RATIO) -> Row:

@@ -46,6 +46,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.engines import Engine, load_engine
+from app.personal import NO_WORDS, OwnWords
 from benchmarks.kneser_ney import KneserNey
 from model.bundle import open_bundle
 from model.command_line import errors_in_one_line
@@ -130,6 +131,17 @@ class Figures:
     tokens: int = 0
     log_likelihood: float = 0.0
 
+    def count(self, word: Word, typed: int | None) -> None:
+        """Count a word of which so many characters were typed, or all."""
+        without = len(word.spelling) + 1
+        keys = without if typed is None else typed + 1
+        self.all.add(without, keys)
+        if any(map(str.isalnum, word.spelling)):
+            self.lettered.add(without, keys)
+        self.line_ends += not word.spelling
+        self.unknown += bool(word.spelling) and word.token is None
+        self.at_once += typed == 0
+
     def record(self) -> dict[str, Any]:
         """The counts, and the rates that follow from them."""
         words = self.all.words - self.line_ends
@@ -159,18 +171,31 @@ class Suggested:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._special = np.flatnonzero([vocabulary.is_special(token) for token in range(len(vocabulary))])
         self._completions = cache(vocabulary.completions)
+        self._begins = vocabulary.begins
 
-    def typed(self, likely: Floats, word: Word) -> int | None:
-        """How many characters of a word are typed when it is first shown, by `likely` [V]; None if it never is."""
-        if word.token is None:
+    def typed(self, likely: Floats, word: Word, own: OwnWords = NO_WORDS) -> int | None:
+        """How many characters of a word are typed when it is first shown, by `likely` [V]; None if it never is.
+
+        A user's `own` words are shown too.
+        """
+        others = list(zip(own.spellings, own.log_probabilities, strict=True))
+        if word.token is not None:
+            value = float(likely[word.token])
+            before = likely > value
+            before[: word.token] |= likely[: word.token] == value
+            ahead = [spelling for spelling, other in others if other > value]
+        elif word.spelling in own.spellings:
+            place = own.spellings.index(word.spelling)
+            value = own.log_probabilities[place]
+            before = likely >= value
+            ahead = [it for at, (it, other) in enumerate(others) if other > value or (other == value and at < place)]
+        else:
             return None
-        own = likely[word.token]
-        before = likely > own
-        before[: word.token] |= likely[: word.token] == own
         before[self._special] = False
         for typed in range(len(word.spelling)):
-            rivals = before[self._completions(word.spelling[:typed])] if typed else before
-            if np.count_nonzero(rivals) < SHOWN:
+            prefix = word.spelling[:typed]
+            rivals = before[self._completions(prefix)] if typed else before
+            if np.count_nonzero(rivals) + sum(self._begins(it, prefix) for it in ahead) < SHOWN:
                 return typed
         return None
 
@@ -201,15 +226,7 @@ def type_text(rows: Rows, text: Text, suggested: Suggested) -> Figures:
         read = block[np.arange(len(block)), text.ids[start:end]]
         figures.log_likelihood += float(read.sum(dtype=np.float64))
         while word is not None and word.place < end:
-            typed = suggested.typed(block[word.place - start], word)
-            without = len(word.spelling) + 1
-            keys = without if typed is None else typed + 1
-            figures.all.add(without, keys)
-            if any(map(str.isalnum, word.spelling)):
-                figures.lettered.add(without, keys)
-            figures.line_ends += not word.spelling
-            figures.unknown += bool(word.spelling) and word.token is None
-            figures.at_once += typed == 0
+            figures.count(word, suggested.typed(block[word.place - start], word))
             word = next(waiting, None)
         start = end
     return figures

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmarks.grouped_lstm import grouped_lstm
 from benchmarks.harness import Row, at_least, interleaved, milliseconds, shown
-from model.grouped_lstm import grouped_lstm
 from model.language_model import LanguageModel
 from model.pru import PRULayer, State
 from training.arithmetic import multiplies_bfloat16

@@ -19,13 +19,19 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Turn an error of the project or of the operating system, or Ctrl-C, into one line and `SystemExit(2)`."""
+def errors_in_one_line(*, speaks: bool = True) -> Iterator[None]:
+    """Turn an error of the project or of the operating system, or Ctrl-C, into one line and `SystemExit(2)`.
+
+    A process that does not speak leaves the line to another, which has the same error; errors of the operating system
+    are its own.
+    """
+    own = False
     try:
         yield
     except PRUError as error:
         message = str(error)
     except OSError as error:
+        own = True
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
     except KeyboardInterrupt:
@@ -36,7 +42,8 @@ def errors_in_one_line() -> Iterator[None]:
         message = "interrupted"
     else:
         return
-    print(f"error: {printable(message)}", file=sys.stderr)
+    if speaks or own:
+        print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(FAILED)
 
 

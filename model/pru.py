@@ -13,7 +13,6 @@ from torch.func import functional_call
 
 from model.config import ModelConfig
 from model.dropout import Dropout, drop
-from model.grouped_lstm import grouped_lstm
 from model.mogrifier import Mogrifier
 from model.recurrence import grouped_recurrence
 from model.transforms import GroupedTransform, LinearTransform, build_transform
@@ -69,12 +68,25 @@ class PRULayer(PRUCell):
         if self.mogrifier is not None or not isinstance(context, LinearTransform | GroupedTransform):
             return self._step_by_step(x, state, parameters)
         # Groups of the state evolve independently: all steps in one call.
+        x, bias = x.transpose(0, 1), parameters["bias"]
         if x.is_cuda and self.input_is_linear:
-            y, c = grouped_lstm(self.from_input, parameters["weight"], parameters["bias"], x, *state)
-            return y, (y[:, -1].to(c.dtype), c)
-        pre = self.from_input(x).transpose(0, 1)
-        h, c = grouped_recurrence(pre + parameters["bias"].to(pre.dtype), parameters["weight"], *state)
+            pre = self._folded(x, bias)
+        else:
+            pre = self.from_input(x)
+            pre = pre + bias.to(pre.dtype)
+        h, c = grouped_recurrence(pre, parameters["weight"], *state)
         return h.transpose(0, 1), (h[-1].to(c.dtype), c)
+
+    def _folded(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Both biases and the input's part of Eq. 5, `[..., N]` to `[..., 4, M]`, as one product.
+
+        What `from_input` does to the unit vectors is its matrix, sub-sampling and residual folded in. A GPU takes
+        longer to read and write what a pyramid's parts give for all steps than to multiply by more numbers.
+        """
+        unit = torch.cat([torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x.new_zeros(1, x.shape[-1])])
+        images = self.from_input(unit).flatten(1)
+        matrix, offset = images[:-1] - images[-1], images[-1] + bias.flatten()
+        return torch.addmm(offset, x.flatten(0, -2), matrix).view(*x.shape[:-1], 4, -1)
 
     def _step_by_step(self, x: Tensor, state: State, context: dict[str, Tensor]) -> tuple[Tensor, State]:
         """The form that every configuration has; `context` holds the context's parameters."""

@@ -81,13 +81,34 @@ class GroupedRecurrence(torch.autograd.Function):
 
 def grouped_recurrence(pre: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
     """`GroupedRecurrence` as a function; `weight` may be a linear context's `[4, M, M]`, which is one group."""
+    if weight.dim() == 3:
+        weight = weight.unsqueeze(1)
+    if pre.is_cuda and pre.dtype != torch.float64:
+        return _on_gpu(pre, weight, h0, c0)
     if not torch.is_grad_enabled():
         h, c = grouped_inference(pre, weight, h0, c0)
         return h, c[-1]
-    if weight.dim() == 3:
-        weight = weight.unsqueeze(1)
     h, c = GroupedRecurrence.apply(pre, weight, h0, c0)  # type: ignore[no-untyped-call]
     return h, c
+
+
+def _on_gpu(pre: Tensor, weight: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+    """The fused forms, which need Triton. Without gradients products are of half precision, summed in float32.
+
+    It is `pre`'s, or float16 where that is float32: h is below 1, so that rounding it moves it by at most 2^-12.
+    """
+    if torch.is_grad_enabled():
+        from model.kernels.recurrence import FusedRecurrence  # noqa: PLC0415 - Triton comes with CUDA builds only
+
+        h, c = FusedRecurrence.apply(pre, weight, h0, c0)  # type: ignore[no-untyped-call]
+        return h, c
+    from model.kernels.persistent import grouped_sequence  # noqa: PLC0415 - what it loads is for GPUs alone
+
+    half = torch.float16 if pre.dtype == torch.float32 else pre.dtype
+    lengths = torch.full((pre.shape[1],), pre.shape[0], dtype=torch.int32, device=pre.device)
+    context = weight.permute(1, 3, 0, 2).to(half).contiguous()
+    h, _, c = grouped_sequence(pre.transpose(0, 1), context, h0.float(), c0.float(), lengths)
+    return h.transpose(0, 1).to(pre.dtype), c.to(c0.dtype)
 
 
 def grouped_inference(pre: Tensor, weight: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,12 +184,19 @@ class Vocabulary:
 
         Under the PTB convention, which has no upper case, in any case always.
         """
-        any_case = self.convention is Convention.PTB or prefix == prefix.lower()
+        any_case = self._any_case(prefix)
         forms, ids = self._index_any_case if any_case else self._index
         wanted = prefix.lower() if any_case else prefix
         first = bisect_left(forms, wanted)
         last = bisect_right(forms, wanted, lo=first, key=lambda form: form[: len(wanted)])
         return np.sort(ids[first:last])
+
+    def begins(self, word: str, prefix: str) -> bool:
+        """Whether a word, which need not be in the vocabulary, is a completion of `prefix` by the same rule."""
+        return word.lower().startswith(prefix.lower()) if self._any_case(prefix) else word.startswith(prefix)
+
+    def _any_case(self, prefix: str) -> bool:
+        return self.convention is Convention.PTB or prefix == prefix.lower()
 
     def save(self, path: Path) -> None:
         """Write `tokenizer.json`."""

@@ -36,6 +36,7 @@ IMAGES = {"Dockerfile": "cpu", "Dockerfile.gpu": "gpu"}
 
 INSTALLING = [
     *IMAGES,
+    "Dockerfile.training",
     "Makefile",
     "docker-compose.yml",
     "pyproject.toml",

@@ -38,7 +38,7 @@ from training.report_command import report_command
 from training.settings import with_settings
 from training.trainer import Trainer, is_occupied
 from training.warm_start import warm_start
-from training.world import Device, joined
+from training.world import Device, joined, local_rank
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate PRU language models.")
 
@@ -94,7 +94,7 @@ def train(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="At the end print the run's record as JSON.")] = False,
 ) -> None:
-    """Train a model; Ctrl-C and --max-minutes stop it so that --resume goes on exactly."""
+    """Train a model; Ctrl-C, SIGTERM and --max-minutes stop it so that --resume goes on exactly."""
     if is_occupied(out) and not resume:
         raise TrainingError(f"{out} already holds a run; give --resume to go on with it, or another --out folder")
     if threads:
@@ -131,8 +131,11 @@ def train(
 
 
 def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None:
-    """Train until the end, Ctrl-C or the time that is given, and say which it was."""
-    out, leads = trainer.out, trainer.world.leads
+    """Train until the end, a signal or the time that is given, and say which it was.
+
+    A signal to one of several processes stops all, and all end as it does: whoever supervises them starts all again.
+    """
+    out, world, leads = trainer.out, trainer.world, trainer.world.leads
     console = Console(stderr=True, soft_wrap=True, quiet=not leads)
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
     with _interruptible() as interrupted, ExitStack() as stack:
@@ -145,9 +148,13 @@ def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None
             )
         except KeyboardInterrupt:
             raise TrainingError(f"interrupted twice; --resume goes on from what {out} last saved") from None
-    if not finished and interrupted():
+    if not finished and world.mean(interrupted()):
         raise TrainingError(f"interrupted; {out} holds everything so far, and --resume goes on")
     console.print(f"{'finished' if finished else 'time is up, --resume goes on'}; the checkpoint is {out}")
+
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what `torchrun`, Kubernetes and the like send before they kill."""
 
 
 class _Interrupted:
@@ -166,13 +173,14 @@ class _Interrupted:
 
 @contextmanager
 def _interruptible() -> Iterator[_Interrupted]:
-    """Note Ctrl-C instead of raising: an exception in the middle of an update would leave half of it done."""
+    """Note a signal instead of raising: an exception in the middle of an update would leave half of it done."""
     interrupted = _Interrupted()
-    before = signal.signal(signal.SIGINT, interrupted.note)
+    before = {number: signal.signal(number, interrupted.note) for number in _STOPS}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 app.command(
@@ -247,6 +255,9 @@ def presets(
 
 
 def main() -> None:
-    """Run the command line; an error of this project is one line and exit status 2."""
-    with errors_in_one_line():
+    """Run the command line; an error of this project is one line and exit status 2.
+
+    Of the processes of one machine, which all were given the same, the first says it.
+    """
+    with errors_in_one_line(speaks=local_rank() == 0):
         app()

@@ -116,12 +116,17 @@ ADAPTIVE = (
 """Figures of evaluations that adapt; never to be put beside those of `PUBLISHED`."""
 
 
+ONE_CYCLE = "-one-cycle"
+"""Ends the name of a preset that is another's model, trained by a schedule that the paper does not have."""
+
+
 def find_published(preset: str, data: str) -> Published | None:
-    """What the paper reports of a preset on a corpus; none where it reports nothing."""
-    return next((entry for entry in PUBLISHED if (entry.preset, entry.data) == (preset, data)), None)
+    """What the paper reports of a preset's model on a corpus; none where it reports nothing."""
+    sought = (preset.removesuffix(ONE_CYCLE), data)
+    return next((entry for entry in PUBLISHED if (entry.preset, entry.data) == sought), None)
 
 
 def find_adaptive(preset: str, data: str, split: str, evaluation: str) -> PublishedAdaptive | None:
     """The same of an adaptive evaluation."""
-    sought = (preset, data, split, evaluation)
+    sought = (preset.removesuffix(ONE_CYCLE), data, split, evaluation)
     return next((e for e in ADAPTIVE if (e.preset, e.data, e.split, e.evaluation) == sought), None)

@@ -70,12 +70,18 @@ class Recipe(BaseModel):
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser. Means of weights are `training.averaging`'s: here they are plain SGD."""
+    """The recipe's optimiser. Means of weights are `training.averaging`'s: here they are plain SGD.
+
+    On a GPU its rate is a tensor, which a captured update reads anew each time.
+    """
+    parameters = list(parameters)
+    on_gpu = parameters[0].is_cuda
+    rate = torch.tensor(recipe.learning_rate, device=parameters[0].device) if on_gpu else recipe.learning_rate
     if recipe.optimizer is Optimizer.ADAMW:
         return torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+            parameters, lr=rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
         )
-    return torch.optim.SGD(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.SGD(parameters, lr=rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:

@@ -33,11 +33,14 @@ from training.observer import Observer
 from training.recipe import Optimizer, Recipe, build_optimizer, learning_rate
 from training.resume import FILE as RESUME_FILE
 from training.resume import Parts, Position, load_resume, save_resume
+from training.updates import GraphedUpdates, Updates
 from training.warm_start import WarmStart
 from training.world import World
 
 VALIDATION_STREAMS = 16
 """Pieces the validation text is read in after an epoch; the final figure is of one stream."""
+RESUME_SECONDS = 60.0
+"""Time from which on the end of an epoch is worth a resume state: of a fast epoch it would be the longest part."""
 EXPLODED = 5
 """Times the loss of knowing nothing, ln V, from which a loss has exploded."""
 
@@ -66,7 +69,6 @@ class Trainer:
         self.bfloat16 = recipe.bfloat16 and multiplies_bfloat16(world.device)
         objective = Objective(self.model, recipe, bfloat16=self.bfloat16).to(world.device)
         self.parts = Parts(objective, build_optimizer(objective.parameters(), recipe), Average(self.model.parameters()))
-        self.objective = world.together(objective)
         if recipe.batch_size % world.size:
             raise TrainingError(
                 f"a batch of {recipe.batch_size} rows is not divisible by {world.size} processes; change its size"
@@ -76,7 +78,11 @@ class Trainer:
         self.epochs = Epochs(data, recipe, seed, world)
         skipped = start.epoch if start is not None else 0
         self.position = Position(epoch=skipped, step=sum(self.epochs.updates[:skipped]))
-        self.state = self._initial_state()
+        graphs = world.device.type == "cuda" and world.size == 1
+        state = self.model.initial_state(recipe.batch_size // world.size)
+        self.updates = (GraphedUpdates if graphs else Updates)(
+            world.together(objective), self.parts.optimizer, recipe, state
+        )
         self.identity = {
             "preset": preset,
             "model": config.model_dump(mode="json"),
@@ -95,7 +101,7 @@ class Trainer:
             raise TrainingError(f"{self.out} holds a finished run; use another --out folder to train again")
         self.position, own = load_resume(self.out, self.identity, self.parts)
         rank = self.world.rank
-        self.state = own[f"{rank}.state"].to(self.world.device)
+        self.updates.restart(own[f"{rank}.state"].to(self.world.device))
         torch.set_rng_state(own[f"{rank}.random"])
         if self.world.device.type == "cuda":
             torch.cuda.set_rng_state(own[f"{rank}.cuda_random"], self.world.device)
@@ -120,6 +126,7 @@ class Trainer:
         if not (self.out / RESUME_FILE).exists():
             # From here on whatever stops the run leaves something to resume, and a full disk is noticed at once.
             self._save_resume()
+        self._saved_at = time.monotonic()
         position, epochs = self.position, self.recipe.epochs
         observer.started(position, self.epochs.total, epochs)
         while position.epoch < epochs and not position.ended:
@@ -128,7 +135,8 @@ class Trainer:
                 observer.validated(self._validate())
             elif not position.curve:
                 self._save_checkpoint()
-            self._save_resume()
+            if stopped or time.monotonic() - self._saved_at >= RESUME_SECONDS:
+                self._save_resume()
             if stopped and position.epoch < epochs and not position.ended:
                 return False
         self._finish()
@@ -142,7 +150,6 @@ class Trainer:
             if index < position.segment:
                 continue
             began = time.perf_counter()
-            self._set_rate(inputs.shape[1])
             loss = self.world.mean(self._update(inputs, targets))
             self._check(loss)
             tokens = targets.numel() * self.world.size
@@ -156,23 +163,16 @@ class Trainer:
                 return True
         return False
 
-    def _set_rate(self, length: int) -> None:
-        recipe = self.recipe
-        rate = learning_rate(recipe, self.position.step, self.epochs.total)
-        for group in self.parts.optimizer.param_groups:
-            group["lr"] = rate * length / recipe.bptt if recipe.variable_bptt else rate
-
     def _update(self, inputs: Tensor, targets: Tensor) -> float:
         """One optimiser step; the mean loss before it, in nats a token."""
-        parts, position = self.parts, self.position
-        objective, loss, self.state = self.objective(inputs, targets, self.state.detach())
-        parts.optimizer.zero_grad()
-        objective.backward()
-        torch.nn.utils.clip_grad_norm_(parts.objective.parameters(), self.recipe.clip)
-        parts.optimizer.step()
-        if self.recipe.optimizer is Optimizer.ASGD or position.averaging:
+        recipe, position = self.recipe, self.position
+        rate = learning_rate(recipe, position.step, self.epochs.total)
+        if recipe.variable_bptt:
+            rate *= inputs.shape[1] / recipe.bptt
+        loss = self.updates.make(inputs, targets, rate)
+        if recipe.optimizer is Optimizer.ASGD or position.averaging:
             position.averaged += 1
-            parts.average.update(position.averaged)
+            self.parts.average.update(position.averaged)
         value: float = loss.item()
         return value
 
@@ -210,7 +210,7 @@ class Trainer:
             position.epoch += 1
             position.segment = position.tokens = 0
             position.loss = position.epoch_seconds = 0.0
-            self.state = self._initial_state()
+            self.updates.restart(torch.zeros_like(self.updates.state))
             if valid < best:
                 self._save_checkpoint()
             elif self.world.leads:
@@ -242,9 +242,6 @@ class Trainer:
         else:
             position.averaging = True
 
-    def _initial_state(self) -> Tensor:
-        return self.model.initial_state(self.recipe.batch_size // self.world.size)
-
     def _finish(self) -> None:
         """Measure the best checkpoint, as stored, on one stream of each text, and close the run."""
         if not self.world.leads:
@@ -260,7 +257,8 @@ class Trainer:
         (self.out / RESUME_FILE).unlink(missing_ok=True)
 
     def _save_resume(self) -> None:
-        own = {"state": self.state, "random": torch.get_rng_state()}
+        self._saved_at = time.monotonic()
+        own = {"state": self.updates.state, "random": torch.get_rng_state()}
         if self.world.device.type == "cuda":
             own["cuda_random"] = torch.cuda.get_rng_state(self.world.device)
         of_processes = self.world.gather(own)

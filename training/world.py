@@ -91,14 +91,14 @@ def joined(device: Device | None = None) -> Iterator[World]:
     The device is by default CUDA where there is any; of several GPUs each process takes its own.
     Raises `ConfigurationError` for a device that this machine has not.
     """
-    rank, size, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
+    rank, size, local = _number("RANK", 0), _number("WORLD_SIZE", 1), local_rank()
     kind = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
     if kind is Device.CUDA and not torch.cuda.is_available():
         raise ConfigurationError("this torch finds no CUDA device; leave --device out, or say --device cpu")
-    if kind is Device.CUDA and local >= (gpus := torch.cuda.device_count()):
-        raise ConfigurationError(
-            f"process {local} has no GPU of its own; start {gpus} here, by --nproc-per-node {gpus}"
-        )
+    here = _number("LOCAL_WORLD_SIZE", local + 1)
+    if kind is Device.CUDA and here > (gpus := torch.cuda.device_count()):
+        # Asked of the number and not of the place, so that all hear it and none waits for the others.
+        raise ConfigurationError(f"{here} processes here have {gpus} GPUs; start {gpus}, by --nproc-per-node {gpus}")
     world = World(torch.device(kind, local) if kind is Device.CUDA else torch.device("cpu"), rank, size)
     if kind is Device.CUDA:
         torch.cuda.set_device(world.device)
@@ -113,5 +113,11 @@ def joined(device: Device | None = None) -> Iterator[World]:
         world.leave()
 
 
-_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-"""What `torchrun` sets, and what it is without."""
+def local_rank() -> int:
+    """Which of this machine's processes this one is."""
+    return _number("LOCAL_RANK", 0)
+
+
+def _number(name: str, alone: int) -> int:
+    """A number that `torchrun` sets, and what it is without."""
+    return int(os.environ.get(name, alone))

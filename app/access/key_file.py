@@ -178,7 +178,9 @@ def read(path: Path) -> Keys:
     except UnicodeDecodeError as error:
         raise _wrong(place, f"no UTF-8 at byte {error.start}; mend what stands there") from None
     keys = parse(text, place)
-    if found.st_mode & _OTHERS_READ:
+    # A file of another user's, such as a Secret that Kubernetes mounts, is read by its group or not at all.
+    others = _OTHERS_READ if found.st_uid == os.geteuid() else stat.S_IROTH
+    if found.st_mode & others:
         return Keys(keys.grants, (f"{place} can be read by others than its owner; run chmod go-r on it",))
     return keys
 

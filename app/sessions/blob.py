@@ -6,6 +6,9 @@
     tail                  int32 ids
     sha256                of everything before it
 
+That is version 1. A personal session has version 2: its header also tells `personal`, how many bytes of
+`app.sessions.memory` stand between tail and sum.
+
 Boundary: bytes and a record's parts. The sum finds damage; it proves no origin, so everything is checked for sense too.
 """
 
@@ -22,8 +25,9 @@ import numpy as np
 from app.errors import BlobError
 from app.scoring import Floats, Ids
 from app.sessions.cursor import LONGEST_TAIL, Cursor
+from app.sessions.memory import Memory
 
-VERSION = 1
+VERSION, PERSONAL = 1, 2
 _MAGIC = b"PRUSESSN"
 _PREAMBLE = struct.Struct("<8sHI")
 _SUM_BYTES = hashlib.sha256().digest_size
@@ -42,16 +46,20 @@ class Moved:
 def to_blob(moved: Moved) -> bytes:
     """The bytes of a session."""
     cursor = moved.cursor
-    header = json.dumps(
-        {
-            "bundle": moved.bundle,
-            "position": cursor.position,
-            "anchor_position": cursor.anchor_position,
-            "ttl": moved.ttl,
-        }
-    ).encode("ascii")
+    told: dict[str, str | int | float] = {
+        "bundle": moved.bundle,
+        "position": cursor.position,
+        "anchor_position": cursor.anchor_position,
+        "ttl": moved.ttl,
+    }
+    version, personal = VERSION, b""
+    if cursor.memory is not None:
+        version, personal = PERSONAL, cursor.memory.to_bytes()
+        told["personal"] = len(personal)
+    header = json.dumps(told).encode("ascii")
     rows = cursor.state.astype("<f4").tobytes() + cursor.anchor.astype("<f4").tobytes()
-    body = _PREAMBLE.pack(_MAGIC, VERSION, len(header)) + header + rows + cursor.tail.astype("<i4").tobytes()
+    tail = cursor.tail.astype("<i4").tobytes()
+    body = _PREAMBLE.pack(_MAGIC, version, len(header)) + header + rows + tail + personal
     return body + hashlib.sha256(body).digest()
 
 
@@ -60,15 +68,16 @@ def bundle_of(data: bytes) -> str:
     return _header(data).bundle
 
 
-def from_blob(data: bytes, state_size: int, vocabulary_size: int) -> Moved:
+def from_blob(data: bytes, state_size: int, hidden_size: int, vocabulary_size: int) -> Moved:
     """The session of some bytes; `BlobError` where they are damaged, of another version, or make no sense."""
     header = _header(data)
     position, anchor_position = header.position, header.anchor_position
     body = data[header.end : -_SUM_BYTES]
-    rows_end = 2 * 4 * state_size
+    rows_end, tail_end = 2 * 4 * state_size, len(body) - (header.personal or 0)
     try:
         rows: Floats = np.frombuffer(body[:rows_end], "<f4").astype(np.float32).reshape(2, state_size)
-        tail: Ids = np.frombuffer(body[rows_end:], "<i4").astype(np.int32)
+        tail: Ids = np.frombuffer(body[rows_end:tail_end], "<i4").astype(np.int32)
+        memory = None if header.personal is None else Memory.from_bytes(body[tail_end:])
     except ValueError:
         raise _unreadable() from None
     sound = (
@@ -76,10 +85,11 @@ def from_blob(data: bytes, state_size: int, vocabulary_size: int) -> Moved:
         and len(tail) == position - anchor_position <= LONGEST_TAIL
         and bool(np.isfinite(rows).all())
         and bool(((tail >= 0) & (tail < vocabulary_size)).all())
+        and (memory is None or memory.is_sound(hidden_size, vocabulary_size, position))
     )
     if not sound:
         raise BlobError(f"the exported session makes no sense; {_MEND}")
-    return Moved(header.bundle, Cursor(rows[0], position, rows[1], anchor_position, tail), header.ttl)
+    return Moved(header.bundle, Cursor(rows[0], position, rows[1], anchor_position, tail, memory), header.ttl)
 
 
 class _Header(NamedTuple):
@@ -87,6 +97,8 @@ class _Header(NamedTuple):
     position: int
     anchor_position: int
     ttl: float
+    personal: int | None
+    """Bytes of what a personal session remembers."""
     end: int
     """Where it ends in the data."""
 
@@ -97,15 +109,18 @@ def _header(data: bytes) -> _Header:
     if len(data) < _PREAMBLE.size + _SUM_BYTES or not data.startswith(_MAGIC):
         raise BlobError(f"this is no exported session; {_MEND}")
     _, version, length = _PREAMBLE.unpack_from(data)
-    if version != VERSION:
-        raise BlobError(f"the session was exported in format {version}, this server reads {VERSION}; export it anew")
+    if version not in (VERSION, PERSONAL):
+        raise BlobError(f"the session was exported in format {version}, this server reads {PERSONAL}; export it anew")
     if hashlib.sha256(body).digest() != total:
         raise BlobError(f"the exported session was cut or altered; {_MEND}")
     end = _PREAMBLE.size + length
     try:
         told = json.loads(body[_PREAMBLE.size : end])
+        personal = int(told["personal"]) if version == PERSONAL else None
+        if personal is not None and not 0 <= personal <= len(body) - end:
+            raise _unreadable()
         return _Header(
-            str(told["bundle"]), int(told["position"]), int(told["anchor_position"]), float(told["ttl"]), end
+            str(told["bundle"]), int(told["position"]), int(told["anchor_position"]), float(told["ttl"]), personal, end
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise _unreadable() from None

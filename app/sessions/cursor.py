@@ -8,13 +8,17 @@ where the engine is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from app.reader import Reader
 from app.reading import no_ids
 from app.scoring import Floats, Ids, Scores
+
+if TYPE_CHECKING:
+    from app.sessions.memory import Memory
 
 REWINDABLE = 64
 """Positions that a session can go back from where it stands, at least; to its start if that is nearer."""
@@ -33,6 +37,8 @@ class Cursor:
     anchor_position: int
     tail: Ids
     """Ids from the anchor on, `position - anchor_position` of them."""
+    memory: Memory | None = None
+    """What a personal session remembers of what was typed before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +84,17 @@ async def after(reader: Reader, cursor: Cursor, ids: Ids, states: Sequence[Float
     """The place after `ids` were read; `states` are the rows after the last of them (where there are none, before)."""
     position, tail = cursor.position + len(ids), np.concatenate([cursor.tail, ids])
     if len(tail) <= LONGEST_TAIL:
-        return Cursor(states[-1], position, cursor.anchor, cursor.anchor_position, tail)
+        return replace(cursor, state=states[-1], position=position, tail=tail)
     if len(states) > REWINDABLE:
         anchor = states[-1 - REWINDABLE]
     else:
         anchor = (await reader.read(cursor.anchor, tail[:-REWINDABLE])).state
-    return Cursor(states[-1], position, anchor, position - REWINDABLE, tail[-REWINDABLE:])
+    return Cursor(states[-1], position, anchor, position - REWINDABLE, tail[-REWINDABLE:], cursor.memory)
 
 
 async def back_to(reader: Reader, cursor: Cursor, position: int) -> Cursor:
     """An earlier place, not before the anchor."""
     kept = cursor.tail[: position - cursor.anchor_position]
     state = (await reader.read(cursor.anchor, kept)).state
-    return Cursor(state, position, cursor.anchor, cursor.anchor_position, kept)
+    memory = cursor.memory and cursor.memory.until(position)
+    return replace(cursor, state=state, position=position, tail=kept, memory=memory)

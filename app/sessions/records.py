@@ -14,6 +14,7 @@ import numpy as np
 from app.errors import IdempotencyError
 from app.session_schemas import SessionAnswer
 from app.sessions.cursor import Cursor
+from app.sessions.memory import Memory
 from app.sessions.store import SessionRecord, StoredAnswer
 
 A = TypeVar("A", bound=SessionAnswer)
@@ -38,7 +39,13 @@ def cursor_of(record: SessionRecord) -> Cursor:
         np.frombuffer(record.anchor, np.float32),
         record.anchor_position,
         np.frombuffer(record.tail, np.int32),
+        memory_of(record),
     )
+
+
+def memory_of(record: SessionRecord) -> Memory | None:
+    """What a session remembers of its user, if it is personal."""
+    return Memory.from_bytes(record.personal) if record.personal else None
 
 
 def moved_to(record: SessionRecord, cursor: Cursor) -> SessionRecord:
@@ -51,6 +58,7 @@ def moved_to(record: SessionRecord, cursor: Cursor) -> SessionRecord:
         anchor=cursor.anchor.tobytes(),
         anchor_position=cursor.anchor_position,
         tail=cursor.tail.tobytes(),
+        personal=cursor.memory.to_bytes() if cursor.memory else b"",
         expires_at=time.time() + record.ttl,
     )
 

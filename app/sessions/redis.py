@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from redis.asyncio.connection import parse_url
@@ -171,7 +171,8 @@ class RedisStore:
         values = {name.decode(errors="replace"): value for name, value in found.items()}
         try:
             expected = int(values.pop("checksum"))
-            kept = kind(**{field.name: _READ[str(field.type)](values.pop(field.name)) for field in fields(kind)})
+            there = [field for field in fields(kind) if field.name in values or field.default is MISSING]
+            kept = kind(**{field.name: _READ[str(field.type)](values.pop(field.name)) for field in there})
         except (KeyError, ValueError):
             raise foreign(self._name) from None
         if values:
@@ -184,8 +185,9 @@ class RedisStore:
 
 
 def _row(kept: SessionRecord | StoredAnswer, now: float) -> list[Argument]:
-    """What a script is told to keep of a session or an answer."""
-    named = {**vars(kept), "checksum": checksum(kept)}
+    """What a script is told to keep of a session or an answer, less what has its default, which older servers lack."""
+    named = {field.name: vars(kept)[field.name] for field in fields(kept) if vars(kept)[field.name] != field.default}
+    named["checksum"] = checksum(kept)
     pairs = [it for name, value in named.items() for it in (name, repr(value) if isinstance(value, float) else value)]
     return [repr(kept.expires_at), _milliseconds(kept.expires_at - now), len(pairs), *pairs]
 

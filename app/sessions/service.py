@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from app.errors import (
 )
 from app.models.registry import Registry
 from app.models.running import RunningModel
+from app.personal import NO_WORDS, Adaptation
 from app.scored_text import ScoredText
 from app.session_schemas import (
     MAX_SEED,
@@ -40,9 +42,10 @@ from app.session_schemas import (
     RewindRequest,
     SessionAnswer,
 )
-from app.sessions import blob
+from app.sessions import adapting, blob
 from app.sessions.cursor import Cursor, after, back_to, from_start, read_on
-from app.sessions.records import Idempotency, cursor_of, kept_answer, moved_to, replayed
+from app.sessions.memory import own_words_of
+from app.sessions.records import Idempotency, cursor_of, kept_answer, memory_of, moved_to, replayed
 from app.sessions.store import SessionRecord, SessionStore
 from app.sessions.turns import Turns
 from app.sessions.writing_on import generation_of
@@ -56,11 +59,14 @@ Work = Callable[[RunningModel, Cursor], Awaitable[tuple[Cursor, dict[str, Any]]]
 class SessionService:
     """Sessions of all models. A session stays with the bundle that it was started on, whatever its name leads to."""
 
-    def __init__(self, models: Registry, admission: Admission, store: SessionStore, default_ttl: float) -> None:
+    def __init__(
+        self, models: Registry, admission: Admission, store: SessionStore, default_ttl: float, adaptation: Adaptation
+    ) -> None:
         self._models = models
         self._admission = admission
         self._store = store
         self._default_ttl = default_ttl
+        self._adaptation = adaptation
         self._turns = Turns()
 
     async def create(self, request: CreateRequest, once: Idempotency | None = None) -> SessionAnswer:
@@ -72,6 +78,10 @@ class SessionService:
                 claim(len(tokens))
 
                 async def cursor() -> Cursor:
+                    if request.personal:
+                        return await adapting.start(
+                            reader, tokens.ids, own_words_of(request.text, tokens), self._adaptation
+                        )
                     return await from_start(reader, tokens.ids)
 
                 return await self._create(model, cursor, request.ttl or self._default_ttl, once)
@@ -79,7 +89,7 @@ class SessionService:
     async def look(self, session_id: str) -> SessionAnswer:
         """Where a session stands. Looking is no use: it does not put off its end."""
         record = await self._load(owned(session_id))
-        return _answer(SessionAnswer, self._models.of_bundle(record.bundle), record)
+        return self._answer(SessionAnswer, self._models.of_bundle(record.bundle), record)
 
     async def append(self, session_id: str, request: AppendRequest, once: Idempotency | None = None) -> AppendAnswer:
         """Read text on; say how likely it was, and what may come next."""
@@ -93,9 +103,14 @@ class SessionService:
                 if tokens is None:
                     tokens = await reader.tokenise(("text",), request.text, 0, goes_on=True)
                     claim(len(tokens))
-                step = await read_on(reader, cursor, tokens.ids)
+                own = NO_WORDS
+                if cursor.memory is None:
+                    step = await read_on(reader, cursor, tokens.ids)
+                else:
+                    typed = own_words_of(request.text, tokens)
+                    step, own = await adapting.read_on(reader, cursor, tokens.ids, typed, self._adaptation)
                 assert step.likely is not None
-                predictions = model.service.suggestions.best(step.likely, request)
+                predictions = model.service.suggestions.best(step.likely, request, own)
                 scored = ScoredText(request.text, tokens, step.scores)
                 read = list(scored.token_scores(reader.vocabulary))
                 return step.cursor, {"tokens": read, "predictions": predictions}
@@ -144,10 +159,11 @@ class SessionService:
         """A new session from exported bytes."""
         with self._models.of_bundle(blob.bundle_of(data)) as model:
             reader = model.service.reader
-            moved = blob.from_blob(data, len(reader.root), len(reader.vocabulary))
+            moved = blob.from_blob(data, len(reader.root), reader.hidden_size, len(reader.vocabulary))
 
             async def cursor() -> Cursor:
-                return moved.cursor
+                memory = moved.cursor.memory
+                return replace(moved.cursor, memory=memory and memory.cut(self._adaptation.window))
 
             async with self._admission.admit():
                 return await self._create(model, cursor, min(max(moved.ttl, 1.0), MAX_TTL), once)
@@ -175,7 +191,7 @@ class SessionService:
         cursor, reader = cursor_of(record), model.service.reader
         _expect(request.expected_position, cursor)
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-        generation = generation_of(reader, request, cursor, seed)
+        generation = generation_of(reader, request, cursor, seed, self._adaptation)
         caller().charge(request.max_tokens)
         tokens = []
         async for word in generation.words(cursor.state, request.max_tokens):
@@ -189,7 +205,7 @@ class SessionService:
         if request.commit:
             cursor = await after(reader, cursor, np.array(generation.ids, np.int32), list(generation.states))
         moved = moved_to(record, cursor)
-        answer = _answer(
+        answer = self._answer(
             ContinueAnswer,
             model,
             moved,
@@ -215,7 +231,7 @@ class SessionService:
                 return kept
             blank = SessionRecord(name, model.identity.sha256, 0, 0, b"", b"", 0, b"", ttl, 0.0)
             record = moved_to(blank, await make())
-            answer = _answer(SessionAnswer, model, record)
+            answer = self._answer(SessionAnswer, model, record)
             try:
                 await self._store.create(record, kept_answer(once, answer))
             except AnswerExistsError as error:
@@ -233,12 +249,24 @@ class SessionService:
                 with self._models.of_bundle(record.bundle) as model:
                     cursor, fields = await work(model, cursor_of(record))
                     moved = moved_to(record, cursor)
-                    answer = _answer(kind, model, moved, **fields)
+                    answer = self._answer(kind, model, moved, **fields)
                     try:
                         if await self._store.replace(moved, kept_answer(once, answer)):
                             return answer
                     except AnswerExistsError as error:
                         return replayed(error.answer, once, kind)
+
+    def _answer(self, kind: type[A], model: RunningModel, record: SessionRecord, **fields: Any) -> A:
+        memory = memory_of(record)
+        return kind(
+            model=model.identity,
+            session_id=bare(record.session_id),
+            position=record.position,
+            earliest_position=record.anchor_position,
+            expires_at=datetime.fromtimestamp(record.expires_at, UTC),
+            personal=memory and memory.told(self._adaptation.window),
+            **fields,
+        )
 
     async def _load(self, name: str) -> SessionRecord:
         record = await self._store.load(name)
@@ -250,17 +278,6 @@ class SessionService:
         """What the same request was answered before."""
         stored = await self._store.answer(once.key) if once else None
         return replayed(stored, once, kind) if stored else None
-
-
-def _answer(kind: type[A], model: RunningModel, record: SessionRecord, **fields: Any) -> A:
-    return kind(
-        model=model.identity,
-        session_id=bare(record.session_id),
-        position=record.position,
-        earliest_position=record.anchor_position,
-        expires_at=datetime.fromtimestamp(record.expires_at, UTC),
-        **fields,
-    )
 
 
 def _expect(position: int | None, cursor: Cursor) -> None:

@@ -15,8 +15,10 @@ from app.errors import StoreError
 
 APPLICATION_ID = 0x50525553
 """Marks an SQLite file as a session store: "PRUS"."""
-FORMAT = 1
+FORMAT = 2
 """Version of the tables below. A change of them is the next."""
+_CHANGES = {1: "ALTER TABLE sessions ADD COLUMN personal BLOB NOT NULL DEFAULT x''"}
+"""What makes the next format of an older one. Sessions in it are as they were."""
 
 _TABLES = """
 CREATE TABLE sessions (
@@ -30,7 +32,8 @@ CREATE TABLE sessions (
     checksum INTEGER NOT NULL,
     anchor BLOB NOT NULL,
     state BLOB NOT NULL,
-    tail BLOB NOT NULL
+    tail BLOB NOT NULL,
+    personal BLOB NOT NULL DEFAULT x''
 );
 CREATE INDEX sessions_by_expiry ON sessions (expires_at);
 CREATE TABLE answers (
@@ -141,6 +144,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, deadline: float) -> Non
             time.sleep(0.01)
     if _number(connection, "application_id") != APPLICATION_ID:
         raise StoreError(str(path), "is an SQLite file of another program", "name another file for the sessions")
+    if _number(connection, "user_version") in _CHANGES:
+        _bring_up(connection)
     if (found := _number(connection, "user_version")) != FORMAT:
         raise StoreError(
             str(path),
@@ -157,6 +162,20 @@ def _make_tables(connection: sqlite3.Connection) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """Make the present format of an older one, or leave it as it was."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been faster.
+        while (found := _number(connection, "user_version")) in _CHANGES:
+            connection.execute(_CHANGES[found])
+            connection.execute(f"PRAGMA user_version = {found + 1}")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

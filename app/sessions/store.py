@@ -40,6 +40,8 @@ class SessionRecord:
     """Seconds the session lives after its last use."""
     expires_at: float
     """Unix seconds from which on the session is gone."""
+    personal: bytes = b""
+    """What a personal session remembers of its user; empty where it is none."""
 
 
 @dataclass(frozen=True)

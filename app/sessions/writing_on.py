@@ -12,10 +12,12 @@ import numpy as np
 
 from app.errors import FieldError
 from app.generation import Generation
+from app.personal import Adaptation
 from app.reader import Reader
 from app.running import Running, Tell
 from app.sampling import Sampler
 from app.session_schemas import ContinueAnswer, ContinueRequest, GeneratedToken
+from app.sessions.adapting import recalled
 from app.sessions.cursor import REWINDABLE, Cursor
 from app.writing import Writer
 from model.vocabulary import Vocabulary
@@ -41,7 +43,9 @@ def running(written: AsyncIterator[Item]) -> Running[Item]:
     return Running(work)
 
 
-def generation_of(reader: Reader, request: ContinueRequest, cursor: Cursor, seed: int) -> Generation:
+def generation_of(
+    reader: Reader, request: ContinueRequest, cursor: Cursor, seed: int, adaptation: Adaptation
+) -> Generation:
     """What draws the words that are asked for, from where a session stands; `FieldError` for stops that are none."""
     vocabulary = reader.vocabulary
     banned = [] if request.include_unk else [vocabulary.unk_id]
@@ -52,6 +56,7 @@ def generation_of(reader: Reader, request: ContinueRequest, cursor: Cursor, seed
         np.array(banned, np.int32),
         _stops(vocabulary, request.stop),
         REWINDABLE + 1,
+        recalled(reader, cursor, adaptation),
     )
 
 

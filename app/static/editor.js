@@ -78,6 +78,12 @@ export class Editor extends EventTarget {
     this.#cutMarks(0);
   }
 
+  /** Show no scores: they were given by other probabilities. */
+  forget() {
+    this.#cutMarks(0);
+    this.#fillTail();
+  }
+
   /** Scores of the tokens between two places of a text that was, as far as it is still the text. */
   score(text, from, tokens, until) {
     if (!this.#coloured || from > this.known + leadingBlanks(text, this.known)) return;

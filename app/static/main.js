@@ -21,7 +21,7 @@ const BYTES = 6;
 
 const area = at("text");
 const editor = new Editor(area, at("mirror"));
-const session = new Session();
+const session = new Session(() => at("learn").checked);
 const notice = new Notice(at("notice"), at("again"));
 const card = new Card({
   told: at("model-told"), list: at("model"), choice: at("model-choice"), keep: () => ({ text: editor.text }),
@@ -108,6 +108,10 @@ area.addEventListener("keydown", (event) => {
   } else if (armed && takes(event)) event.preventDefault();
 });
 
+at("learn").addEventListener("change", () => {
+  editor.forget();
+  follow();
+});
 at("example").addEventListener("click", () => {
   const next = EXAMPLES[(EXAMPLES.indexOf(editor.text) + 1) % EXAMPLES.length];
   editor.replace(0, editor.text.length, next);

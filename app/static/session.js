@@ -35,10 +35,18 @@ export class Session {
   #first = 0;
   #earliest = 0;
   #certain = true;
+  #isPersonal = false;
+  #wantsPersonal;
+
+  /** `wantsPersonal()` says whether the server is to learn from what is typed. */
+  constructor(wantsPersonal) {
+    this.#wantsPersonal = wantsPersonal;
+  }
 
   /** Go towards `start` in `text`, at most a piece; ask for what comes next there. */
   async step({ text, start, prefix }, { whole, window, known }) {
-    if (this.#id === null || !this.#reaches(text, start, whole)) await this.#create(text, start, whole, window, known);
+    const other = this.#isPersonal !== this.#wantsPersonal();
+    if (this.#id === null || other || !this.#reaches(text, start, whole)) await this.#create(text, start, whole, window, known);
     let cut = this.#cut(text, start);
     if (cut < this.#base || this.#positionAt(cut) < this.#earliest) {
       await this.#create(text, start, whole, window, known);
@@ -90,8 +98,10 @@ export class Session {
     this.end();
     const base = start <= whole ? 0 : pieceEnd(text, start - window, 0, start);
     const at = wordsBefore(text, start <= whole ? Math.min(wordStart(text, known), start) : start, WAY_BACK, base);
-    const answer = await ask("POST", "sessions", { text: wellFormed(text.slice(base, at)), ttl: TTL, ...model });
+    const fields = { text: wellFormed(text.slice(base, at)), ttl: TTL, personal: this.#wantsPersonal(), ...model };
+    const answer = await ask("POST", "sessions", fields);
     this.#id = answer.session_id;
+    this.#isPersonal = answer.personal !== undefined;
     this.#base = base;
     this.#read = text.slice(base, at);
     this.#ends = [];

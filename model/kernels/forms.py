@@ -14,11 +14,27 @@ from model.errors import EngineError
 from model.kernels import reference
 
 
+class Pack(Protocol):
+    """`weight [N, 4, M]` and `context [g, m, 4, m]` as a step multiplies by them."""
+
+    def __call__(self, weight: Tensor, context: Tensor) -> tuple[Tensor, ...]: ...
+
+
 class Step(Protocol):
-    """`reference.step` that writes h and c after it into `out`."""
+    """`reference.step` of packed matrices that writes h and c after it into `out`.
+
+    With `ids [B]`, x is a table of which those rows are read.
+    """
 
     def __call__(
-        self, x: Tensor, weight: Tensor, bias: Tensor, context: Tensor, h: Tensor, c: Tensor, out: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        packed: tuple[Tensor, ...],
+        bias: Tensor,
+        h: Tensor,
+        c: Tensor,
+        out: tuple[Tensor, Tensor],
+        ids: Tensor | None = None,
     ) -> object: ...
 
 
@@ -49,38 +65,65 @@ class TopK(Protocol):
 
 
 class Forms(NamedTuple):
-    """One implementation of each part. Columns of a group are padded to a multiple of `alignment`."""
+    """One implementation of each part."""
 
+    pack: Pack
     step: Step
     sequence: Sequence
     log_probabilities: LogProbabilities
     score: Score
     top_k: TopK
-    alignment: int
 
 
 def plain() -> Forms:
     """The references, on any device."""
 
+    def pack(weight: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        return weight, context
+
     def step(
-        x: Tensor, weight: Tensor, bias: Tensor, context: Tensor, h: Tensor, c: Tensor, out: tuple[Tensor, Tensor]
+        x: Tensor,
+        packed: tuple[Tensor, ...],
+        bias: Tensor,
+        h: Tensor,
+        c: Tensor,
+        out: tuple[Tensor, Tensor],
+        ids: Tensor | None = None,
     ) -> None:
-        for place, value in zip(out, reference.step(x, weight, bias, context, h, c), strict=True):
+        weight, context = packed
+        vectors = x if ids is None else x[ids]
+        for place, value in zip(out, reference.step(vectors, weight, bias, context, h, c), strict=True):
             place.copy_(value)
 
-    return Forms(step, reference.sequence, reference.log_probabilities, reference.score, reference.top_k, alignment=1)
+    return Forms(pack, step, reference.sequence, reference.log_probabilities, reference.score, reference.top_k)
 
 
 def fused() -> Forms:
     """The kernels; `EngineError` where Triton is not installed: without it this engine would be slower than others."""
     try:
-        from model.kernels import decode, head, sequence  # noqa: PLC0415 - Triton comes with CUDA builds of torch only
+        from model.kernels import decode, head, persistent, sequence  # noqa: F401, PLC0415 - only CUDA's torch has Triton
     except ImportError as error:
         raise EngineError(
             f"the fused kernels cannot be loaded ({error}); install triton, or use the torchscript engine"
         ) from None
-    # With 8 columns of half precision, the gates of a tile start at a multiple of 16 bytes: what one load can read.
-    return Forms(decode.step, sequence.sequence, head.log_probabilities, head.score, head.top_k, alignment=8)
+
+    def pack(weight: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        return (decode.pack(weight, context),)
+
+    def step(
+        x: Tensor,
+        packed: tuple[Tensor, ...],
+        bias: Tensor,
+        h: Tensor,
+        c: Tensor,
+        out: tuple[Tensor, Tensor],
+        ids: Tensor | None = None,
+    ) -> None:
+        (matrix,) = packed
+        decode.step(x, matrix, bias, h, c, out, ids)
+
+    # Where the persistent kernel does not run, the operator takes `sequence`'s.
+    return Forms(pack, step, persistent.grouped_sequence, head.log_probabilities, head.score, head.top_k)
 
 
 def forms_for(device: torch.device) -> Forms:

@@ -34,50 +34,27 @@ R = TypeVar("R")
 
 
 class Layer(NamedTuple):
-    """A layer on a device, laid out for its kernels: gates innermost, a group's columns padded to p.
-
-    `weight [N, 4, M]` (`[N, 4, g, p]` where p > m), `bias [4, M]`, `context [g, m, 4, p]`; `matrix [N, g * p * 4]` and
-    `offset [g * p * 4]` are weight and bias as they lie in memory.
-    """
+    """A layer on a device: `weight [N, 4, M]`, `bias [4, M]`, `context [g, m, 4, m]`, and both packed for a step."""
 
     weight: Tensor
     bias: Tensor
     context: Tensor
-    matrix: Tensor
-    offset: Tensor
+    packed: tuple[Tensor, ...]
 
     def from_input(self, x: Tensor) -> Tensor:
-        """The input's part of Eq. 5 for all steps, `x [T, B, N]` to `[B, T, 4, M]` (`[B, T, 4, g, p]`), in float32."""
-        flat = x.flatten(0, 1).to(self.matrix.dtype)
+        """The input's part of Eq. 5 for all steps, `x [B, T, N]` to `[B, T, 4, M]`, in float32."""
+        flat, matrix = x.flatten(0, 1).to(self.weight.dtype), self.weight.flatten(1)
         if flat.is_cuda and flat.dtype != torch.float32:
-            pre = torch.mm(flat, self.matrix, out_dtype=torch.float32)
+            pre = torch.mm(flat, matrix, out_dtype=torch.float32)
         else:
-            pre = wide(flat) @ wide(self.matrix)
-        groups, _, _, columns = self.context.shape
-        shaped = pre.add_(self.offset).view(*x.shape[:2], groups, columns, 4).permute(1, 0, 4, 2, 3)
-        return shaped.flatten(3) if self.weight.dim() == 3 else shaped
+            pre = wide(flat) @ wide(matrix)
+        return pre.add_(self.bias.flatten()).view(*x.shape[:2], *self.bias.shape)
 
 
-def place(layer: LayerWeights, device: torch.device, alignment: int) -> Layer:
-    """Lay a layer out on a device."""
-    groups, m = layer.context.shape[:2]
-    columns = -(-m // alignment) * alignment
-
-    def padded(gates: Tensor) -> Tensor:
-        """`[..., 4, m]` to contiguous `[..., p, 4]`."""
-        out = torch.zeros(*gates.shape[:-2], columns, 4, dtype=gates.dtype)
-        out[..., :m, :] = gates.transpose(-1, -2)
-        return out.to(device)
-
-    by_group = padded(layer.weight.unflatten(-1, (groups, m)).transpose(1, 2))
-    weight = by_group.permute(0, 3, 1, 2)
-    return Layer(
-        weight=weight.flatten(2) if columns == m else weight,
-        bias=layer.bias.t().contiguous().to(device).t(),
-        context=padded(layer.context).transpose(-1, -2),
-        matrix=by_group.flatten(1),
-        offset=padded(layer.bias.unflatten(-1, (groups, m)).transpose(0, 1)).flatten(),
-    )
+def place(layer: LayerWeights, device: torch.device, forms: Forms) -> Layer:
+    """Put a layer on a device, laid out for the functions that compute it."""
+    weight, bias, context = (part.contiguous().to(device) for part in layer)
+    return Layer(weight, bias, context, forms.pack(weight, context))
 
 
 def _guarded(
@@ -133,7 +110,7 @@ class FusedModel:
     @_guarded
     def _load(self, weights: FusedWeights) -> None:
         self._table, self._bias = weights.table.to(self.device), weights.decoder_bias.to(self.device)
-        self._layers = [place(layer, self.device, self._forms.alignment) for layer in weights.layers]
+        self._layers = [place(layer, self.device, self._forms) for layer in weights.layers]
 
     @_guarded
     def advance(self, ids: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,25 +167,25 @@ class FusedModel:
 
     def write_step(self, ids: Tensor, state: Tensor, after: Tensor) -> Tensor:
         """Put the state after one id of every row into `after [B, S]`; returns the part that is hidden `[B, E]`."""
-        x = self._table.index_select(0, ids)
+        x: Tensor = self._table
+        rows: Tensor | None = ids
         before, then = self._parts(state), self._parts(after)
         for index, layer in enumerate(self._layers):
             h, c = before[2 * index : 2 * index + 2]
             out = then[2 * index], then[2 * index + 1]
-            self._forms.step(x, layer.weight, layer.bias, layer.context, h, c, out)
-            x = out[0]
+            self._forms.step(x, layer.packed, layer.bias, h, c, out, rows)
+            x, rows = out[0], None
         return x
 
     def _read(self, ids: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Many ids of every row, all on the device."""
-        x = self._table[ids.t()]
+        x = self._table[ids]
         parts, after = self._parts(state), []
         for index, layer in enumerate(self._layers):
             h, c = parts[2 * index : 2 * index + 2]
-            y, *then = self._forms.sequence(layer.from_input(x), layer.context, h, c, lengths)
-            x = y.transpose(0, 1)
+            x, *then = self._forms.sequence(layer.from_input(x), layer.context, h, c, lengths)
             after += then
-        return x.transpose(0, 1), torch.cat(after, dim=1)
+        return x, torch.cat(after, dim=1)
 
     def _parts(self, state: Tensor) -> tuple[Tensor, ...]:
         """Every layer's h and c, one after the other: views of state rows."""

@@ -2,13 +2,14 @@
 
 Boundary: tensors of one device in, new tensors out; `score`, `top_k` and `log_probabilities` of
 `model.kernels.reference` are what it computes. All three cut their rows alike, make a tile of logits by the same code
-and add up the same log-sum-exps of tiles, so of the same `hidden` they give the same log-probability to the bit. It
-needs Triton.
+and add up the same log-sum-exps of tiles by that of `model.kernels.rows`, so of the same `hidden` they give the same
+log-probability to the bit. It needs Triton.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 import triton
@@ -16,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.kernels.launch import Launch, blocks, power_of_two
+from model.kernels.rows import MOST_MERGED, add_up, merge
 
 MOST_CANDIDATES = 16
 """Largest k whose candidates are found tile by tile; for more, the logits of a few rows are written."""
@@ -23,8 +25,27 @@ MOST_LOGITS = 1 << 25
 """Logits of the rows that are treated together, written or not: 128 MB, and twice that where they are sorted."""
 MOST_ROWS = 1 << 16
 """Rows that are treated together of the smallest vocabularies: a launch's grid has an end."""
-BLOCK_V = 128
-"""Words of a tile."""
+
+
+class Cut(NamedTuple):
+    """How a pass over the table is cut into programs, and how one reads."""
+
+    block_r: int
+    """Rows of a program: 1 multiplies by sums, more by the tensor cores."""
+    block_v: int
+    """Words of a tile."""
+    block_e: int
+    """Columns that are read at a time."""
+    warps: int
+    stages: int
+    """Blocks of columns that are on their way through shared memory; 1 reads straight into registers."""
+
+
+def cut(rows: int, bytes_each: int) -> Cut:
+    """The cut for so many rows and a table of numbers of so many bytes."""
+    if rows > 16 and bytes_each == 2:
+        return Cut(64, 128, 64, warps=4, stages=3)
+    return Cut(16, 128, 64, warps=4, stages=4 if bytes_each == 2 else 3)
 
 
 class Form(IntEnum):
@@ -60,7 +81,7 @@ def score(hidden: Tensor, table: Tensor, bias: Tensor, targets: Tensor) -> tuple
     for vectors, words, value, rank in zip(*parts, strict=True):
         total = _log_sum_exp(Form.TARGETS, vectors, table, bias, value, words)
         value.sub_(total[:, 0])
-        likelier = hidden.new_empty(len(vectors), blocks(len(table), BLOCK_V), dtype=torch.int32)
+        likelier = hidden.new_empty(len(vectors), _tiles_of(vectors, table), dtype=torch.int32)
         launch(Form.RANKS, vectors, table, bias, likelier, total, value).run()
         torch.sum(likelier, dim=1, dtype=torch.int32, out=rank).add_(1)
     return values, ranks
@@ -71,20 +92,20 @@ def top_k(hidden: Tensor, table: Tensor, bias: Tensor, k: int) -> tuple[Tensor, 
     ids, values = hidden.new_empty(len(hidden), k, dtype=torch.int32), hidden.new_empty(len(hidden), k)
     count = _rows_together(table)
     for part, best, value in zip(hidden.split(count), ids.split(count), values.split(count), strict=True):
-        if k <= MOST_CANDIDATES:
-            # A kernel is compiled for each number of candidates, so that there are few such numbers.
-            most = power_of_two(k, 4, MOST_CANDIDATES)
-            candidates = hidden.new_empty(len(part), blocks(len(table), BLOCK_V), most, dtype=torch.int64)
-            total = _log_sum_exp(Form.CANDIDATES, part, table, bias, candidates)
-            keys = candidates.flatten(1)
+        # A kernel is compiled for each number of candidates, so that there are few such numbers.
+        most, tiles = power_of_two(k, 4, MOST_CANDIDATES), _tiles_of(part, table)
+        if k <= most and tiles * most <= MOST_MERGED:
+            candidates = hidden.new_empty(len(part), tiles, most, dtype=torch.int64)
+            of_tiles = hidden.new_empty(len(part), tiles)
+            launch(Form.CANDIDATES, part, table, bias, candidates, of_tiles).run()
+            merge(candidates, of_tiles, best, value).run()
         else:
             logits = hidden.new_empty(len(part), len(table))
             total = _log_sum_exp(Form.LOGITS, part, table, bias, logits)
-            keys = keys_of(logits)
-        keys = keys.topk(k, dim=1).values
-        best.copy_(_LAST - (keys & _LAST))
-        ordered = (keys >> 32).int()
-        torch.sub((ordered ^ (ordered >> 31 & _LAST)).view(torch.float32), total, out=value)
+            keys = keys_of(logits).topk(k, dim=1).values
+            best.copy_(_LAST - (keys & _LAST))
+            ordered = (keys >> 32).int()
+            torch.sub((ordered ^ (ordered >> 31 & _LAST)).view(torch.float32), total, out=value)
     return ids, values
 
 
@@ -102,13 +123,19 @@ def _rows_together(table: Tensor) -> int:
     return min(MOST_ROWS, max(1, MOST_LOGITS // len(table)))
 
 
+def _tiles_of(hidden: Tensor, table: Tensor) -> int:
+    return blocks(len(table), cut(len(hidden), table.element_size()).block_v)
+
+
 def _log_sum_exp(
     form: Form, hidden: Tensor, table: Tensor, bias: Tensor, out: Tensor, targets: Tensor | None = None
 ) -> Tensor:
     """The log-sum-exp of every row's logits `[R, 1]`; `out` is filled with what `form` makes."""
-    of_tiles = hidden.new_empty(len(hidden), blocks(len(table), BLOCK_V))
+    of_tiles = hidden.new_empty(len(hidden), _tiles_of(hidden, table))
     launch(form, hidden, table, bias, out, of_tiles, targets).run()
-    return torch.logsumexp(of_tiles, dim=1, keepdim=True)
+    total = hidden.new_empty(len(hidden), 1)
+    add_up(of_tiles, total).run()
+    return total
 
 
 def launch(
@@ -125,7 +152,7 @@ def launch(
     `given [R]` are the targets; for ranks their log-probabilities, and `log_sum_exps [R, 1]` of whole rows is read.
     """
     (rows, size), words = hidden.shape, len(table)
-    block_r = 64 if rows > 16 and table.element_size() == 2 else 16
+    chosen = cut(rows, table.element_size())
     arguments = {
         "hidden": hidden,
         "table": table,
@@ -146,11 +173,13 @@ def launch(
         "FORM": int(form),
         "K": out.shape[2] if form is Form.CANDIDATES else 0,
         "SIZE": size,
-        "BLOCK_R": block_r,
-        "BLOCK_V": BLOCK_V,
-        "BLOCK_E": power_of_two(size, 16, 64),
+        "BLOCK_R": chosen.block_r,
+        "BLOCK_V": chosen.block_v,
+        "BLOCK_E": power_of_two(size, 16, chosen.block_e),
+        "STAGES": chosen.stages,
     }
-    return Launch(_tiles, (blocks(words, BLOCK_V), blocks(rows, block_r)), arguments, constants, warps=4, stages=3)
+    grid = (blocks(words, chosen.block_v), blocks(rows, chosen.block_r))
+    return Launch(_tiles, grid, arguments, constants, chosen.warps, chosen.stages)
 
 
 @triton.jit
@@ -171,17 +200,25 @@ def _logits(
     BLOCK_R: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """A tile of logits `[BLOCK_R, BLOCK_V]`, minus infinity for words beyond the last; vectors in the table's type."""
-    total = tl.zeros((BLOCK_R, BLOCK_V), tl.float32)
+    # Of one row, still to be summed over its last axis, which needs no tensor core.
+    total = tl.zeros((BLOCK_V, BLOCK_E) if BLOCK_R == 1 else (BLOCK_R, BLOCK_V), tl.float32)
     vectors = hidden + row.to(tl.int64)[:, None] * hidden_row
     entries = table + word.to(tl.int64)[:, None] * table_row
-    for start in range(0, SIZE, BLOCK_E):
+    for start in tl.range(0, SIZE, BLOCK_E, num_stages=STAGES):
         e = start + tl.arange(0, BLOCK_E)
         inside = (e < SIZE)[None, :]
         weights = tl.load(entries + e[None, :] * table_column, mask=(word < words)[:, None] & inside, other=0.0)
         x = tl.load(vectors + e[None, :] * hidden_column, mask=(row < rows)[:, None] & inside, other=0.0)
-        total = tl.dot(x.to(weights.dtype), tl.trans(weights), total, input_precision="ieee")
+        x = x.to(weights.dtype)
+        if BLOCK_R == 1:
+            total += x.to(tl.float32) * weights.to(tl.float32)
+        else:
+            total = tl.dot(x, tl.trans(weights), total, input_precision="ieee")
+    if BLOCK_R == 1:
+        total = tl.sum(total, 1)[None, :]
     biases = tl.load(bias + word * bias_word, mask=word < words, other=float("-inf"))
     return total + biases[None, :]
 
@@ -219,6 +256,7 @@ def _tiles(
     BLOCK_R: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     tile, tiles = tl.program_id(0), tl.num_programs(0)
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -241,6 +279,7 @@ def _tiles(
         BLOCK_R,
         BLOCK_V,
         BLOCK_E,
+        STAGES,
     )
     place = row.to(tl.int64) * tiles + tile
     if FORM != 3:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.library import custom_op
+from torch.nn.functional import pad
 
 from model.errors import EngineError
 from model.kernels import reference
@@ -140,5 +141,7 @@ def _loaded(chosen: Plan, weights: str, device: int) -> Kernel | None:
 def _fallback(pre: Tensor, context: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> Result:
     from model.kernels.sequence import sequence  # noqa: PLC0415 - needs Triton, which a CPU's torch comes without
 
-    outputs, h_after, c_after = sequence(pre.float(), context, h, c, lengths)
+    # With an output's gates beside each other, and 8 outputs' at 16 bytes, one load reads several.
+    padded = pad(context, (0, -context.shape[1] % 8)).transpose(-1, -2).contiguous().transpose(-1, -2)
+    outputs, h_after, c_after = sequence(pre.float(), padded, h, c, lengths)
     return outputs.contiguous(), h_after, c_after

@@ -6,7 +6,7 @@ Boundary: knows the service by the shapes of its requests and answers alone (`ap
 
 from app.openai_schemas import TokenizerInfo
 from app.schemas import FinishReason, ModelCard, PerplexityAnswer, PredictAnswer, Ready
-from app.session_schemas import AppendAnswer, ContinueAnswer, GeneratedToken, SessionAnswer
+from app.session_schemas import AppendAnswer, ContinueAnswer, GeneratedToken, Personal, SessionAnswer
 from model.errors import PRUError
 from pru.client.asynchronous import AsyncPRUClient, AsyncSession, AsyncTokenStream
 from pru.client.blocking import PRUClient, Session, TokenStream
@@ -51,6 +51,7 @@ __all__ = [
     "PRUClient",
     "PRUError",
     "PerplexityAnswer",
+    "Personal",
     "PredictAnswer",
     "Ready",
     "Session",

@@ -79,9 +79,14 @@ class AsyncPRUClient:
         """Which model would answer now; raises `UnavailableError` while none would. Asked once."""
         return await self._connection.ask(calls.ready())
 
-    def session(self, text: str = "", *, model: str | None = None, ttl: float | None = None) -> Opening:
-        """Start a session after `text`. It ends `ttl` seconds after its last use, or by the service's default."""
-        return Opening(self._connection, calls.create(text, model, ttl))
+    def session(
+        self, text: str = "", *, model: str | None = None, ttl: float | None = None, personal: bool = False
+    ) -> Opening:
+        """Start a session after `text`. It ends `ttl` seconds after its last use, or by the service's default.
+
+        A `personal` one remembers what is typed, and suggests and scores with it.
+        """
+        return Opening(self._connection, calls.create(text, model, ttl, personal))
 
     def attach(self, session_id: str) -> Opening:
         """A session that is there already, where it stands now."""

@@ -78,9 +78,14 @@ class PRUClient:
         """Which model would answer now; raises `UnavailableError` while none would. Asked once."""
         return self._connection.ask(calls.ready())
 
-    def session(self, text: str = "", *, model: str | None = None, ttl: float | None = None) -> Session:
-        """Start a session after `text`. It ends `ttl` seconds after its last use, or by the service's default."""
-        return Session(self._connection, self._connection.ask(calls.create(text, model, ttl)))
+    def session(
+        self, text: str = "", *, model: str | None = None, ttl: float | None = None, personal: bool = False
+    ) -> Session:
+        """Start a session after `text`. It ends `ttl` seconds after its last use, or by the service's default.
+
+        A `personal` one remembers what is typed, and suggests and scores with it.
+        """
+        return Session(self._connection, self._connection.ask(calls.create(text, model, ttl, personal)))
 
     def attach(self, session_id: str) -> Session:
         """A session that is there already, where it stands now."""

@@ -92,9 +92,10 @@ def ready() -> Call[Ready]:
     return Call("GET", "/health/ready", Ready.model_validate_json, patient=False)
 
 
-def create(text: str, model: str | None, ttl: float | None) -> Call[SessionAnswer]:
-    """`POST /sessions`."""
-    return _change("/sessions", SessionAnswer, {"text": text, "model": model, "ttl": ttl})
+def create(text: str, model: str | None, ttl: float | None, personal: bool) -> Call[SessionAnswer]:
+    """`POST /sessions`; a service that knows no personal sessions is not asked about them for nothing."""
+    fields = {"text": text, "model": model, "ttl": ttl}
+    return _change("/sessions", SessionAnswer, {**fields, "personal": True} if personal else fields)
 
 
 def import_(blob: bytes) -> Call[SessionAnswer]:

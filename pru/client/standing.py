@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TypeVar
 
-from app.session_schemas import SessionAnswer
+from app.session_schemas import Personal, SessionAnswer
 
 A = TypeVar("A", bound=SessionAnswer)
 
@@ -40,6 +40,11 @@ class Standing:
     def expires_at(self) -> datetime:
         """When it ends unless it is used."""
         return self._last.expires_at
+
+    @property
+    def personal(self) -> Personal | None:
+        """What it remembers of its user; None where it is no personal session."""
+        return self._last.personal
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} at {self.position}>"

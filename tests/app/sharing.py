@@ -49,8 +49,9 @@ def predictions(client: httpx2.Client, session_id: str) -> Any:
 def state(client: httpx2.Client, session_id: str) -> bytes:
     """The packed row of a session, as it is exported."""
     size = len(small_vocabulary())
+    engine = NumpyEngine(size)
     data = client.get(f"/sessions/{session_id}/export").content
-    return from_blob(data, NumpyEngine(size).state_size, size).cursor.state.tobytes()
+    return from_blob(data, engine.state_size, engine.hidden_size, size).cursor.state.tobytes()
 
 
 def check_reads_as(servers: list[httpx2.Client], session_id: str, text: str) -> None:

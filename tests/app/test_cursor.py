@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from app.reader import Reader, RequestLimits
 from app.scheduler import Scheduler
 from app.sessions.blob import Moved, from_blob, to_blob
 from app.sessions.cursor import LONGEST_TAIL, REWINDABLE, Cursor, after, at_start, back_to, from_start, read_on
+from app.sessions.memory import Memory
 from tests.app.fakes import Floats, Ids, NumpyEngine, small_vocabulary
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ def state_after(ids: list[int]) -> Floats:
 async def reading() -> AsyncIterator[Reader]:
     scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics().of_model("tiny"))
     engine = await scheduler.start()
-    reader = Reader(VOCABULARY, engine.state_size, scheduler, PrefixCache(1 << 20), RequestLimits(1, 10_000))
+    sizes = engine.state_size, engine.hidden_size
+    reader = Reader(VOCABULARY, *sizes, scheduler, PrefixCache(1 << 20), RequestLimits(1, 10_000))
     await reader.start()
     try:
         yield reader
@@ -135,25 +137,48 @@ def moved() -> Moved:
     return Moved("b" * 64, Cursor(state_after(ids), 9, state_after(ids[:4]), 4, as_ids(ids[4:])), 12.5)
 
 
-def test_an_exported_session_comes_back_the_same() -> None:
+def remembered(
+    words: Sequence[int] = (1, 2, 3),
+    places: Sequence[int] = (4, 7, 9),
+    hidden_size: int = ENGINE.hidden_size,
+    own: Sequence[str] = ("Zog",),
+) -> Memory:
+    """What a session at position 9 may remember."""
+    vectors = np.arange(3 * hidden_size, dtype=np.int8).reshape(3, hidden_size)
+    return Memory(vectors, as_ids([*words]), as_ids([*places]), as_ids([7]), own)
+
+
+class Garbled:
+    """What is written where a memory should be."""
+
+    def __init__(self, data: bytes) -> None:
+        self.to_bytes = lambda: data
+
+
+@pytest.mark.parametrize("memory", [None, remembered()])
+def test_an_exported_session_comes_back_the_same(memory: Memory | None) -> None:
     sent = moved()
-    got = from_blob(to_blob(sent), ENGINE.state_size, SIZE)
+    sent = dataclasses.replace(sent, cursor=dataclasses.replace(sent.cursor, memory=memory))
+    got = from_blob(to_blob(sent), ENGINE.state_size, ENGINE.hidden_size, SIZE)
     assert (got.bundle, got.ttl) == (sent.bundle, sent.ttl)
     assert got.cursor.state.tobytes() == sent.cursor.state.tobytes()
     assert got.cursor.anchor.tobytes() == sent.cursor.anchor.tobytes()
     assert got.cursor.tail.tolist() == sent.cursor.tail.tolist()
     assert (got.cursor.position, got.cursor.anchor_position) == (9, 4)
+    assert (got.cursor.memory and got.cursor.memory.to_bytes()) == (memory and memory.to_bytes())
 
 
-def test_no_altered_byte_and_no_cut_of_an_exported_session_is_taken() -> None:
-    data = to_blob(moved())
+@pytest.mark.parametrize("memory", [None, remembered()])
+def test_no_altered_byte_and_no_cut_of_an_exported_session_is_taken(memory: Memory | None) -> None:
+    sent = moved()
+    data = to_blob(dataclasses.replace(sent, cursor=dataclasses.replace(sent.cursor, memory=memory)))
     for place in range(len(data)):
         changed = bytearray(data)
         changed[place] ^= 1
         with pytest.raises(BlobError):
-            from_blob(bytes(changed), ENGINE.state_size, SIZE)
+            from_blob(bytes(changed), ENGINE.state_size, ENGINE.hidden_size, SIZE)
         with pytest.raises(BlobError):
-            from_blob(data[:place], ENGINE.state_size, SIZE)
+            from_blob(data[:place], ENGINE.state_size, ENGINE.hidden_size, SIZE)
 
 
 def resealed(**changes: Any) -> bytes:
@@ -173,8 +198,16 @@ def resealed(**changes: Any) -> bytes:
         (resealed(), ENGINE.state_size + 1),
         (resealed(), ENGINE.state_size * 2),
         (resealed(position=4 + 129, tail=as_ids([1] * 129)), ENGINE.state_size),
+        (resealed(memory=remembered(places=[4, 9, 10])), ENGINE.state_size),
+        (resealed(memory=remembered(words=[1, 2, SIZE])), ENGINE.state_size),
+        (resealed(memory=remembered(hidden_size=ENGINE.hidden_size + 1)), ENGINE.state_size),
+        (resealed(memory=remembered(own=["two words"])), ENGINE.state_size),
+        (resealed(memory=Garbled(b"")), ENGINE.state_size),
+        (resealed(memory=Garbled(remembered().to_bytes()[:-5])), ENGINE.state_size),
+        (resealed(memory=Garbled(remembered().to_bytes() + b"\nmore")), ENGINE.state_size),
+        (resealed(memory=Garbled(b"\xff" * 12)), ENGINE.state_size),
     ],
 )
 def test_a_session_that_makes_no_sense_is_refused_whatever_its_sum(data: bytes, size: int) -> None:
     with pytest.raises(BlobError, match="exported session"):
-        from_blob(data, size, SIZE)
+        from_blob(data, size, ENGINE.hidden_size, SIZE)

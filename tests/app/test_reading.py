@@ -60,14 +60,18 @@ def test_grouping_and_cutting_change_no_number(
 ) -> None:
     last_unread = data.draw(st.booleans())
     tops = [data.draw(st.integers(0, 3)) for _ in texts]
+    seen = [data.draw(st.booleans()) for _ in texts]
     readings = [
-        Reading(state_after(before), as_ids(ids[:-1] if last_unread else ids), as_ids(ids), top=top, likely=True)
-        for ids, top in zip(texts, tops, strict=True)
-    ]
+        Reading(
+            state_after(before), as_ids(ids[:-1] if last_unread else ids), as_ids(ids), top=top, likely=True,
+            hidden=watched, rows=watched,
+        )
+        for ids, top, watched in zip(texts, tops, seen, strict=True)
+    ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading_module, "FEW_ROWS", few_rows)
         results = finish(readings, data)
-    for ids, top, result in zip(texts, tops, results, strict=True):
+    for ids, top, watched, result in zip(texts, tops, seen, results, strict=True):
         read = before + (ids[:-1] if last_unread else ids)
         np.testing.assert_allclose(result.state, state_after(read), atol=1e-6)
         assert result.likely is not None
@@ -81,6 +85,11 @@ def test_grouping_and_cutting_change_no_number(
         assert result.likeliest.ids.tolist() == [np.argsort(-row, kind="stable")[:top].tolist() for row in rows]
         best = [np.sort(row)[::-1][:top] for row in rows]
         np.testing.assert_allclose(result.likeliest.log_probabilities, np.reshape(best, (len(ids), top)), atol=1e-5)
+        vectors = [state_after(read[:stop])[: ENGINE.size] for stop in range(len(before), len(read) + 1)]
+        for found, wanted, whole in ((result.vectors, vectors, watched), (result.rows, rows, watched and bool(ids))):
+            assert (found is not None) == whole
+            if found is not None:
+                np.testing.assert_allclose(found, np.stack(wanted), atol=1e-5)
 
 
 def test_nothing_is_computed_that_is_not_wanted() -> None:

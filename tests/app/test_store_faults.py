@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from app.sessions.sqlite_file import FORMAT
 from tests.app.processes import SERVE_SMALL, Service, served, served_with
 from tests.app.serving import PATIENCE, until
 from tests.app.sharing import check_reads_as, post, state
@@ -159,7 +160,7 @@ def test_a_file_that_is_damaged_while_it_is_served_loses_no_session_once_it_is_m
         before = write_over(path, place, b"\xa5" * PAGE)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             # The server reads the file anew, since another wrote to it.
-            other.execute("PRAGMA user_version = 1")
+            other.execute(f"PRAGMA user_version = {FORMAT}")
         answers = {session_id: client.get(f"/sessions/{session_id}") for session_id in sessions}
         lost = {session_id for session_id, answer in answers.items() if answer.status_code == 503}
         assert hurt in lost

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 
 import yaml
 
@@ -38,11 +39,19 @@ def check_commands(content: str) -> None:
                 assert {name for name in arguments if "=" not in name} <= set(targets), words
             case ["docker", "compose", *arguments]:
                 _check_compose(arguments)
+            case ["docker", "build", "-f", name, *_]:
+                assert (ROOT / name).is_file(), words
+            case ["docker", "push", _]:
+                pass
+            case ["python", "deploy/ray/train.py", *arguments]:
+                check_pru(["train", *arguments[arguments.index("--") + 1 :]])
             case ["torchrun", *arguments]:
                 check_pru(arguments[arguments.index("training") + 1 :])
             case ["serve", "run", file]:
                 assert (ROOT / file).is_file(), words
-            case ["export" | "kill" | "pip" | "python" | "git" | "curl" | "ray", *_]:
+            case ["kubectl", *arguments]:
+                _check_kubectl(arguments)
+            case ["export" | "kill" | "pip" | "python" | "git" | "curl" | "openssl" | "ray", *_]:
                 pass
             case _:
                 raise AssertionError(f"no test knows the command {' '.join(words)}")
@@ -55,6 +64,15 @@ def check_pru(arguments: list[str]) -> None:
     if parts := getattr(command, "commands", None):
         command, name, rest = parts[rest[0]], rest[0], rest[1:]
     command.make_context(name, rest)
+
+
+def _check_kubectl(arguments: list[str]) -> None:
+    """What is applied from this checkout is there; what comes by a pipe is another command's."""
+    for option, name in pairwise(arguments):
+        if option == "-k":
+            assert (ROOT / name / "kustomization.yaml").is_file(), arguments
+        elif option == "-f" and name != "-":
+            assert (ROOT / name).is_file(), arguments
 
 
 def _check_compose(arguments: list[str]) -> None:

@@ -21,6 +21,7 @@ REASONS = {
     "another test runs it",
     "needs Docker",
     "needs a GPU",
+    "needs a cluster",
     "needs Redis",
     "needs several machines",
     "reads a corpus for hours",

@@ -50,6 +50,19 @@ def test_an_error_is_one_line_and_status_2(error: Exception, line: str, capsys: 
     assert (printed.out, printed.err) == ("", f"error: {line}\n")
 
 
+def test_a_process_that_leaves_speaking_to_another_says_its_own_errors_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for error, said in (
+        (CorpusError("empty"), ""),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+    ):
+        with pytest.raises(SystemExit) as end, errors_in_one_line(speaks=False):
+            raise error
+        assert end.value.code == 2
+        assert capsys.readouterr().err == said
+
+
 def test_ctrl_c_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises((SystemExit, KeyboardInterrupt)) as end, errors_in_one_line():
         raise KeyboardInterrupt

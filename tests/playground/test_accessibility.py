@@ -100,7 +100,7 @@ def test_tab_goes_through_the_whole_page_where_nothing_was_typed_and_back(watche
             break
     chips = watched.chips.all_inner_texts()
     assert order == [
-        "API", "example", "text", *chips, "digits", "Every word in figures", "continue-button", "max_tokens",
+        "API", "example", "text", *chips, "digits", "learn", "Every word in figures", "continue-button", "max_tokens",
         "temperature", "top_k", "top_p", "seed", "sentences", "compare-button",
     ]  # fmt: skip
     expect(watched.text).to_have_value("")
@@ -118,7 +118,7 @@ def test_everything_is_done_without_a_pointer(watched: Watched, service: Service
     # Once suggestions are let pass, Tab leaves the text, to the place of the chips.
     watched.press("Escape", "Tab")
     assert watched.page.evaluate("document.activeElement.id") == "digits"
-    watched.press("Tab", "Tab", "Enter")
+    watched.press("Tab", "Tab", "Tab", "Enter")
     expect(watched.page.locator("#continue-told")).to_contain_text("tokens, seed")
     assert watched.page.evaluate("document.activeElement.id") == "continue-button"
     watched.press("Shift+Tab", "Enter")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import httpx2
 import pytest
 from playwright.sync_api import expect
 
 from tests.app.processes import Service
+from tests.app.serving import until
 from tests.playground.browsing import Watched, ask, scores, suggestions
 
 SENTENCE = "The film was released in the United "
@@ -74,6 +76,30 @@ def test_a_chip_is_taken_by_the_pointer_too_and_the_caret_is_after_it(watched: W
     watched.chips.first.click()
     watched.page.keyboard.type("of")
     watched.expect_suggestions(service, f"{SENTENCE}States of")
+
+
+def test_words_of_the_users_own_are_suggested_where_they_are_to_be_learnt_and_nowhere_else(
+    watched: Watched, service: Service
+) -> None:
+    text = "Zanzibarra was a harbour . The captain of Zan"
+    watched.type(text)
+    watched.expect_suggestions(service, text)
+    watched.expect_marks(service, text)
+    learn = watched.page.get_by_label("Learn my words")
+    learn.check()
+    expect(watched.chips.first).to_have_text("Zanzibarra")
+    scored = len(scores(service, text))
+    until(lambda: len(watched.marks()) == scored)
+    own = httpx2.post(f"{service.url}/sessions", json={"personal": True}).json()["session_id"]
+    read = ask(service, f"/sessions/{own}/append", text=text.rpartition(" ")[0])["tokens"]
+    found = [mark["surprisal"] for mark in watched.marks()]
+    assert found[: len(read)] == pytest.approx([token["surprisal"] for token in read], abs=1e-3)
+    watched.chips.first.click()
+    watched.page.keyboard.type("and Za")
+    expect(watched.chips.first).to_have_text("Zanzibarra")
+    learn.uncheck()
+    watched.expect_suggestions(service, "Zanzibarra was a harbour . The captain of Zanzibarra and Za")
+    watched.expect_marks(service, "Zanzibarra was a harbour . The captain of Zanzibarra and Za")
 
 
 def test_digits_are_typed_where_they_are_not_to_take_words(watched: Watched, service: Service) -> None:

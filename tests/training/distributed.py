@@ -21,9 +21,7 @@ def together(processes: int, log: Path, *arguments: object) -> list[tuple[int, s
 
     They find each other by what `torchrun` would set. Warnings are errors in them.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log.mkdir()
     running = [
         _FORKS.Process(target=_run, args=(rank, processes, port, log / str(rank), [str(a) for a in arguments]))
@@ -36,6 +34,14 @@ def together(processes: int, log: Path, *arguments: object) -> list[tuple[int, s
         process.kill()
         process.join()
     return [(process.exitcode or 0, (log / str(rank)).read_text()) for rank, process in enumerate(running)]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _run(rank: int, size: int, port: int, log: Path, arguments: list[str]) -> None:

@@ -72,3 +72,10 @@ def test_adaptive_figures_are_not_among_the_static_ones() -> None:
     assert find_adaptive("pru-g4", "ptb", "valid", "dynamic") is None
     static = {value for entry in PUBLISHED for value in (entry.valid, entry.test)}
     assert static.isdisjoint(entry.perplexity for entry in ADAPTIVE)
+
+
+def test_another_schedule_of_a_model_is_compared_with_the_model() -> None:
+    assert find_published("awd-pru-g4-one-cycle", "ptb") == find_published("awd-pru-g4", "ptb")
+    adaptive = find_adaptive("pru-g4-one-cycle", "ptb", "test", "dynamic")
+    assert adaptive is not None
+    assert adaptive.perplexity == 55.23

@@ -101,6 +101,7 @@ def test_a_full_disk_stops_the_run_and_leaves_what_was_saved_before(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr("training.trainer.RESUME_SECONDS", 0.0)
     resumed = trainer(data, tmp_path, recipe())
     resumed.resume()
     with pytest.raises(TrainingError, match="cannot be written: No space left on device"):

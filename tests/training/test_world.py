@@ -114,9 +114,11 @@ def test_resuming_with_another_number_of_processes_says_what_differs(corpus_fold
     assert error == f"error: {out} holds another run: processes was 2 and is now 1; use another --out folder\n"
 
 
-def test_a_batch_that_the_processes_cannot_share_is_one_line_of_each(corpus_folder: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_with_what_all_processes_were_given_is_said_by_the_first_alone(
+    corpus_folder: Path, tmp_path: Path
+) -> None:
     results = together(2, tmp_path / "log", *train(corpus_folder, tmp_path / "out", {"recipe.batch_size": 3}))
-    assert results == [(2, "error: a batch of 3 rows is not divisible by 2 processes; change its size\n")] * 2
+    assert results == [(2, "error: a batch of 3 rows is not divisible by 2 processes; change its size\n"), (2, "")]
     assert not (tmp_path / "out").exists()
 
 
@@ -173,10 +175,14 @@ def test_a_device_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) 
         assert world == World(torch.device("cpu"))
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("local", ["0", "2"])
+def test_more_processes_than_gpus_are_refused_in_each_of_them(local: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for name, value in (("RANK", "2"), ("LOCAL_RANK", "2"), ("WORLD_SIZE", "3")):
+    for name, value in (("RANK", local), ("LOCAL_RANK", local), ("WORLD_SIZE", "3"), ("LOCAL_WORLD_SIZE", "3")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError, match="process 2 has no GPU of its own; start 2 here"), joined():
+    with (
+        pytest.raises(ConfigurationError, match="3 processes here have 2 GPUs; start 2, by --nproc-per-node 2"),
+        joined(),
+    ):
         pass

@@ -105,6 +105,17 @@ def test_a_file_that_others_can_read_is_read_with_a_warning(tmp_path: Path) -> N
     assert "keys.toml can be read by others than its owner; run chmod go-r on it" in warning
 
 
+@pytest.mark.parametrize(("mode", "warnings"), [(0o440, 0), (0o444, 1)])
+def test_a_file_of_another_user_may_be_read_by_its_group(
+    mode: int, warnings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_keys(tmp_path / "keys.toml", key_file(make_key("alice")), mode)
+    assert len(read(path).warnings) == 1
+    another = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    assert len(read(path).warnings) == warnings
+
+
 def test_what_is_no_file_that_can_be_read_is_refused_by_its_name(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)

@@ -85,6 +85,25 @@ def test_a_broken_file_leaves_the_old_keys_and_is_told_once_without_its_content(
         until(lambda: status(client, BOB) == 200)
 
 
+def test_a_secret_that_kubernetes_exchanges_is_followed(tmp_path: Path) -> None:
+    # It mounts a folder of links through `..data`, which it turns from one version to the next in one step.
+    secret = tmp_path / "keys"
+
+    def exchange(version: str, *keys: Key) -> None:
+        (secret / version).mkdir(parents=True)
+        write_keys(secret / version / "keys.toml", key_file(*keys), 0o440)
+        (secret / "..new").symlink_to(version)
+        (secret / "..new").rename(secret / "..data")
+
+    exchange("..first", ALICE)
+    (secret / "keys.toml").symlink_to("..data/keys.toml")
+    with following(secret / "keys.toml") as (client, _):
+        assert (status(client, ALICE), status(client, BOB)) == (200, 401)
+        exchange("..second", BOB)
+        until(lambda: status(client, BOB) == 200)
+        assert status(client, ALICE) == 401
+
+
 def _delete(path: Path) -> None:
     path.unlink()
 

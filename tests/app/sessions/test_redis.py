@@ -6,12 +6,14 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from app.sessions import open_store
 from app.sessions.redis import RedisStore
+from app.sessions.store import SessionRecord
 from benchmarks.redis_server import DURABLE, RedisServer
 from model.errors import ConfigurationError
 from tests.app.sessions.faults import refused
@@ -73,6 +75,17 @@ async def test_a_deleted_or_replaced_session_leaves_nothing_behind(store: RedisS
     assert redis.ask("ZCARD", "pru:1:sessions") == 1
     assert await store.delete("a")
     assert redis.ask("DBSIZE") == 0
+
+
+async def test_a_session_that_is_not_personal_is_a_hash_as_servers_before_wrote_it(
+    store: RedisStore, redis: RedisServer
+) -> None:
+    await store.create(replace(record(), personal=b"learnt"))
+    assert redis.ask("HGET", "pru:1:session:a", "personal") == b"learnt"
+    assert await store.replace(record(version=2))
+    names = {field.name for field in fields(SessionRecord)} | {"checksum"}
+    assert {name.decode() for name in redis.ask("HKEYS", "pru:1:session:a")} == names - {"personal"}
+    assert await store.load("a") == record(version=2)
 
 
 async def test_what_waits_travels_together_on_one_connection(

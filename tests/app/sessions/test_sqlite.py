@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,24 @@ async def test_the_file_its_companions_and_its_folder_are_made_for_their_owner(t
 
 async def test_the_file_says_what_it_is_and_is_written_ahead(store: SQLiteStore, path: Path) -> None:
     pragmas = ("application_id", "user_version", "journal_mode", "auto_vacuum")
-    assert [ask(path, f"PRAGMA {name}") for name in pragmas] == [int.from_bytes(b"PRUS"), 1, "wal", 2]
+    assert [ask(path, f"PRAGMA {name}") for name in pragmas] == [int.from_bytes(b"PRUS"), 2, "wal", 2]
+
+
+async def test_a_file_of_the_format_before_is_brought_up_with_its_sessions(path: Path, clock: Clock) -> None:
+    store = await sqlite_store(path, clock)
+    await store.create(record("a"), answer())
+    await store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        older.execute("ALTER TABLE sessions DROP COLUMN personal")
+        older.execute("PRAGMA user_version = 1")
+    both = await asyncio.gather(*(sqlite_store(path, clock) for _ in range(2)))
+    assert ask(path, "PRAGMA user_version") == 2
+    for each in both:
+        assert (await each.load("a"), await each.answer("key")) == (record("a"), answer())
+    assert await both[0].replace(replace(record("a", 2), personal=b"learnt"))
+    assert await both[1].load("a") == replace(record("a", 2), personal=b"learnt")
+    for each in both:
+        await each.close()
 
 
 async def test_an_address_is_a_path_as_sqlalchemy_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

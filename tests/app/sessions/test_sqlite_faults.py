@@ -256,9 +256,9 @@ async def test_a_state_or_an_answer_of_which_one_bit_fell_over_is_not_served(
 async def test_a_store_of_another_format_is_not_opened(store: SQLiteStore, path: Path, clock: Clock) -> None:
     await store.close()
     with closing(sqlite3.connect(path)) as other:
-        other.execute("PRAGMA user_version = 2")
+        other.execute("PRAGMA user_version = 9")
     before = path.read_bytes()
-    await refused(sqlite_store(path, clock), str(path), "format 2", "format 1")
+    await refused(sqlite_store(path, clock), str(path), "format 9", "format 2")
     assert path.read_bytes() == before
 
 

@@ -57,9 +57,10 @@ async def keep(store: SessionStore, *records: SessionRecord) -> None:
         record(),
         record(version=100, floats=6400),
         replace(record(), state=b"", anchor=b"\0" * 9, tail=b""),
+        replace(record(), personal=bytes(range(256)) * 1000),
         replace(record(), session_id="ü'\";--", bundle="", version=2**62, position=2**62, ttl=0.1, expires_at=1e15),
     ],
-    ids=["small", "large", "empty", "odd"],
+    ids=["small", "large", "empty", "personal", "odd"],
 )
 async def test_a_session_comes_back_as_it_was_kept(store: SessionStore, kept: SessionRecord) -> None:
     await store.create(kept)

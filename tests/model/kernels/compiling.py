@@ -19,8 +19,9 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from model.kernels import decode, head, sequence
+from model.kernels import decode, head, recurrence, sequence
 from model.kernels.launch import Launch
+from model.kernels.rows import add_up, merge
 
 TYPES = {
     torch.float32: "*fp32",
@@ -32,6 +33,7 @@ TYPES = {
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 DTYPE = torch.bfloat16
 WORDS, EMBEDDING, HIDDEN, GROUPS = 33_278, 400, 1400, 4
+TILES = -(-WORDS // head.cut(1, DTYPE.itemsize).block_v)
 
 
 def launches() -> Iterator[tuple[str, Launch]]:
@@ -46,28 +48,33 @@ def launches() -> Iterator[tuple[str, Launch]]:
         ):
             yield f"step {inputs}-{outputs} x {batch}", step(batch, inputs, outputs)
         for batch, outputs in ((1, HIDDEN), (256, HIDDEN), (256, EMBEDDING)):
-            yield f"sequence {outputs} x {batch}", recurrence(batch, outputs)
-        for rows in (1, 256):
+            yield f"sequence {outputs} x {batch}", whole(batch, outputs)
+        for kernel, tensors in ((recurrence._forward, 6), (recurrence._backward, 8)):
+            arguments = [torch.empty(80, HIDDEN, dtype=DTYPE)] * tensors
+            name = kernel.fn.__name__.removeprefix("_")
+            yield f"training {name}", recurrence.launch(kernel, GROUPS, 350, 352, *arguments)
+        for count in (1, 8, 256):
             for form in head.Form:
-                yield f"head {form.name} x {rows}", tiles(form, rows)
-
-
-def context_of(outputs: int) -> Tensor:
-    """A context with gates innermost and columns padded, as a model on a GPU has it."""
-    m = outputs // GROUPS
-    return torch.empty(GROUPS, m, -(-m // 8) * 8, 4, dtype=DTYPE).transpose(2, 3)
+                yield f"head {form.name} x {count}", tiles(form, count)
+            of_tiles, best = torch.empty(count, TILES), torch.empty(count, 5)
+            candidates = torch.empty(count, TILES, 8, dtype=torch.int64)
+            yield f"rows add_up x {count}", add_up(of_tiles, torch.empty(count, 1))
+            yield f"rows merge x {count}", merge(candidates, of_tiles, best.int(), best)
 
 
 def step(batch: int, inputs: int, outputs: int) -> Launch:
-    context = context_of(outputs)
-    weight = torch.empty(inputs, GROUPS, context.shape[3], 4, dtype=DTYPE).permute(0, 3, 1, 2)
-    x, bias, state = torch.empty(batch, inputs), torch.empty(outputs, 4).t(), torch.empty(batch, outputs)
-    return decode.launch(x, weight, bias, context, state, state, (state, state))
+    m = outputs // GROUPS
+    matrix = torch.empty(GROUPS, -(-m // decode.TILE), inputs + m, decode.TILE, 4, dtype=DTYPE)
+    ids = torch.empty(batch, dtype=torch.int64) if inputs == EMBEDDING else None
+    x = torch.empty(batch, inputs) if ids is None else torch.empty(WORDS, inputs, dtype=DTYPE)
+    bias, state = torch.empty(4, outputs), torch.empty(batch, outputs)
+    return decode.launch(x, matrix, bias, state, state, (state, state), ids)
 
 
-def recurrence(batch: int, outputs: int) -> Launch:
-    context = context_of(outputs)
-    pre = torch.empty(35, batch, GROUPS, context.shape[3], 4).permute(1, 0, 4, 2, 3)
+def whole(batch: int, outputs: int) -> Launch:
+    m = outputs // GROUPS
+    context = torch.empty(GROUPS, m, -(-m // 8) * 8, 4, dtype=DTYPE).transpose(2, 3)
+    pre = torch.empty(batch, 35, 4, outputs)
     state, lengths = torch.empty(batch, outputs), torch.empty(batch, dtype=torch.int32)
     return sequence.launch(pre, context, state, state, lengths, torch.empty(36, batch, outputs), (state, state))
 
@@ -77,11 +84,11 @@ def tiles(form: head.Form, rows: int) -> Launch:
     out = {
         head.Form.LOGITS: torch.empty(rows, WORDS),
         head.Form.TARGETS: torch.empty(rows),
-        head.Form.CANDIDATES: torch.empty(rows, 260, 10, dtype=torch.int64),
-        head.Form.RANKS: torch.empty(rows, 260, dtype=torch.int32),
+        head.Form.CANDIDATES: torch.empty(rows, TILES, 8, dtype=torch.int64),
+        head.Form.RANKS: torch.empty(rows, TILES, dtype=torch.int32),
     }[form]
     given = torch.empty(rows, dtype=torch.float32 if form is head.Form.RANKS else torch.int64)
-    return head.launch(form, hidden, table, bias, out, torch.empty(rows, 260), given)
+    return head.launch(form, hidden, table, bias, out, torch.empty(rows, TILES), given)
 
 
 def compiled(launch: Launch, capability: int) -> triton.compiler.CompiledKernel:

@@ -22,7 +22,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 with pytest.MonkeyPatch.context() as _patch:
     if DEVICE.type == "cpu":
         _patch.setenv("TRITON_INTERPRET", "1")
-    for _name in ("decode", "head", "sequence"):
+    for _name in ("decode", "head", "recurrence", "sequence"):
         importlib.import_module(f"model.kernels.{_name}")
 
 

@@ -99,6 +99,23 @@ def test_rows_that_are_cut_apart_give_the_same_to_the_bit_in_every_form(
     check(*layer, k)
 
 
+def test_more_candidates_than_one_program_takes_are_sorted(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = softmax_layer(3, 300, 24, torch.bfloat16, device)
+    expected = head.top_k(*layer, 5)
+    monkeypatch.setattr(head, "MOST_MERGED", 23)
+    assert all(map(torch.equal, head.top_k(*layer, 5), expected))
+
+
+@pytest.mark.parametrize("chosen", [head.Cut(1, 128, 64, 8, 1), head.Cut(16, 64, 32, 4, 2)])
+def test_in_however_many_tiles_a_row_is_cut_every_form_gives_the_same(
+    chosen: head.Cut, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "cut", lambda rows, bytes_each: chosen)
+    check(*softmax_layer(1, 300, 40, torch.bfloat16, device), 5)
+
+
 def test_logits_that_are_all_negative_keep_their_order(device: torch.device) -> None:
     hidden, table, bias = softmax_layer(2, 200, 16, torch.float32, device)
     check(hidden, table, bias - 8, 5)

@@ -145,6 +145,14 @@ def test_without_a_compiler_it_says_that_another_kernel_runs(
     ]
 
 
+def test_where_the_persistent_kernel_does_not_run_the_triton_kernel_does(device: torch.device) -> None:
+    given = arguments(6, 2, 3, 4, torch.bfloat16)
+    found = persistent._fallback(*(tensor.to(device) for tensor in given))
+    for ours, expected in zip(found, reference.sequence(*given), strict=True):
+        assert ours.is_contiguous()
+        assert distance(ours.cpu(), expected) < 1e-4
+
+
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
     """Let tensors of the CPU seem to lie on a GPU of that compute capability, for which no kernel was loaded yet."""
     properties = SimpleNamespace(major=major, multi_processor_count=132)

@@ -145,5 +145,7 @@ def test_a_sequence_of_one_step_is_a_step(device: torch.device) -> None:
     exact = layer.exact()
     pre = (torch.einsum("bn,nvm->bvm", exact.x, exact.weight) + exact.bias).float()[:, None]
     _, *state = sequence.sequence(pre, layer.context, layer.h, layer.c, torch.ones(5, dtype=torch.int32, device=device))
-    for found, expected in zip(state, decode.step(*layer), strict=True):
+    matrix = decode.pack(layer.weight, layer.context)
+    after = decode.step(layer.x, matrix, layer.bias, layer.h, layer.c)
+    for found, expected in zip(state, after, strict=True):
         close(found, expected)

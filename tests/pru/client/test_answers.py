@@ -20,6 +20,7 @@ from pru.client import (
     AsyncSession,
     AsyncTokenStream,
     NotFoundError,
+    Personal,
     PRUClient,
     Session,
     TokenStream,
@@ -111,6 +112,25 @@ def test_a_session_is_forked_moved_and_found_again(client: PRUClient) -> None:
             assert found.append(k=4).predictions == fork.append(k=4).predictions
 
 
+def test_a_personal_session_says_what_it_remembers_wherever_it_goes(service: Service, client: PRUClient) -> None:
+    with client.session("Zanzibarra is small", personal=True) as session, session.fork() as fork:
+        assert session.personal == fork.personal == Personal(tokens=3, own_words=1)
+        [own] = fork.append(prefix="zan").predictions
+        assert (own.word, own.token) == ("Zanzibarra", "<unk>")
+        plain = raw(service, "/sessions", text="Zanzibarra is small", personal=True)["session_id"]
+        assert (
+            fields_of(fork.append("but", k=4))["predictions"]
+            == (raw(service, f"/sessions/{plain}/append", text="but", k=4)["predictions"])
+        )
+        with fork.stream(max_tokens=2) as stream:
+            assert stream.result().personal == fork.personal == Personal(tokens=4, own_words=1)
+        with client.import_session(fork.export()) as moved:
+            assert moved.personal == fork.personal
+    with client.session("Zanzibarra is small") as session:
+        assert session.personal is None
+        assert "personal" not in fields_of(session.append())
+
+
 def test_words_written_with_a_seed_are_those_of_the_service_whole_and_as_a_stream(
     service: Service, client: PRUClient
 ) -> None:
@@ -153,6 +173,8 @@ async def test_asyncio_gets_the_same_answers(service: Service, client: PRUClient
         ids = await asynchronous.tokenize("the sea")
         assert ids == client.tokenize("the sea")
         assert await asynchronous.detokenize(ids) == "the sea"
+        async with asynchronous.session("unheard-of", personal=True) as personal:
+            assert personal.personal == Personal(tokens=3, own_words=1)
         async with asynchronous.session("the harbour", ttl=50) as session:
             blocking = client.session("the harbour")
             assert (await session.append("is", k=2)).predictions == blocking.append("is", k=2).predictions
@@ -228,7 +250,7 @@ def test_every_route_of_the_model_and_of_sessions_is_asked() -> None:
     made: list[calls.Call[Any]] = [
         calls.predict("", {}), calls.perplexity("", {}), calls.tokenize("", None),
         calls.detokenize([], None), calls.tokenizer_info(None), calls.card(None), calls.ready(),
-        calls.create("", None, None), calls.import_(b""),
+        calls.create("", None, None, False), calls.import_(b""),
         calls.look(name), calls.delete(name), calls.append(name, 0, "", {}), calls.rewind(name, 0), calls.fork(name),
         calls.export(name), calls.continue_(name, 0, {}), calls.stream(name, 0, {}),
     ]  # fmt: skip

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.grouped_lstm import grouped_lstm
 from model.config import ModelConfig
-from model.grouped_lstm import grouped_lstm
 from model.pru import PRULayer
 
 DEVICES = [

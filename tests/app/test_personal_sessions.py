@@ -1,0 +1,360 @@
+"""Personal sessions over HTTP: what they suggest and score with, what they remember, and that others are as before."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import StoreError
+from app.sessions.cursor import LONGEST_TAIL
+from app.sessions.memory import LONGEST_OWN, MOST_OWN
+from tests.app.access.keys import guarded, make_key
+from tests.app.fakes import CORPUS, LogLines, NumpyEngine, fake_model, small_vocabulary
+from tests.app.memory_store import MemoryStore
+from tests.app.serving import serving
+from tests.app.talking import append, create, post
+from tests.app.traced import tracing
+
+WORDS = " ".join(CORPUS).split()
+VOCABULARY = small_vocabulary()
+WINDOW, WEIGHT, THETA = 20, 0.3, 2.0
+SETTINGS: dict[str, Any] = {"personal_window": WINDOW, "personal_lambda": WEIGHT, "personal_theta": THETA}
+BLOB = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture(scope="module")
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture(scope="module")
+def client(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
+    """A ready service whose sessions are in `store`."""
+    with serving(store=store, **SETTINGS) as ready:
+        yield ready
+
+
+def personal(client: TestClient, text: str = "", **fields: Any) -> str:
+    return create(client, text, personal=True, **fields)
+
+
+def by_the_equations(text: str, prefix: str = "") -> tuple[list[tuple[float, int]], dict[str, float]]:
+    """Log-probability and rank of each token of a text, and of every word after it, all in float64 from the start.
+
+    Words outside the vocabulary are named as they were typed, those of the vocabulary as it writes them.
+    """
+    engine = NumpyEngine(len(VOCABULARY))
+    tokens = VOCABULARY.tokenise(text, final_newline=True)
+    typed = [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)]
+    vector, state = engine.step(VOCABULARY.eos_id, np.zeros(engine.state_size, np.float32))
+    past: list[tuple[np.ndarray, int, str | None]] = []
+    scores = []
+    for token_id, spelling, unknown in zip(tokens.ids.tolist(), typed, tokens.unknown, strict=True):
+        p, _ = mixture(engine, vector, past)
+        scores.append((math.log(p[token_id]), 1 + int((p > p[token_id]).sum())))
+        past.append((np.rint(vector * 127) / 127, token_id, spelling if unknown else None))
+        vector, state = engine.step(token_id, state)
+    p, of_cache = mixture(engine, vector, past)
+    words = dict(zip(VOCABULARY.words, p.tolist(), strict=True))
+    own = [spelling for _, _, spelling in past if spelling is not None]
+    share = (1 - WEIGHT) * math.exp(engine.log_probabilities(vector[None])[0][VOCABULARY.unk_id])
+    for spelling in dict.fromkeys(own):
+        cached = sum(part for part, (_, _, it) in zip(of_cache, past[-WINDOW:], strict=True) if it == spelling)
+        words[spelling] = WEIGHT * cached + share * own.count(spelling) / (len(own) + len(set(own)))
+        words["<unk>"] -= words[spelling]
+    return scores, words
+
+
+def mixture(
+    engine: NumpyEngine, vector: np.ndarray, past: list[tuple[np.ndarray, int, str | None]]
+) -> tuple[np.ndarray, list[float]]:
+    """Probability of each word after a vector, and what each place of the window has of the cache."""
+    p = np.exp(engine.log_probabilities(vector[None])[0].astype(np.float64))
+    window = past[-WINDOW:]
+    weights = [math.exp(THETA * float(key @ vector)) for key, _, _ in window]
+    parts = [weight / sum(weights) for weight in weights]
+    if window:
+        p *= 1 - WEIGHT
+        for part, (_, token_id, _) in zip(parts, window, strict=True):
+            p[token_id] += WEIGHT * part
+    return p, parts
+
+
+TEXT = "Zog said , the harbour is small ; Zog did leave the Mirabelle .\nthe Mirabelle and Zog left , said Zog"
+
+
+def test_what_is_appended_is_scored_and_what_comes_next_suggested_by_the_equations(client: TestClient) -> None:
+    session_id, tokens = personal(client), []
+    for text in TEXT.split(" "):
+        answer = append(client, session_id, text, k=100, include_special=True)
+        tokens += answer["tokens"]
+    scores, words = by_the_equations(TEXT)
+    assert len(tokens) == len(scores)
+    assert [token["log_probability"] for token in tokens] == pytest.approx([value for value, _ in scores], abs=1e-4)
+    assert [token["rank"] for token in tokens] == [rank for _, rank in scores]
+    found = shown(answer)
+    assert found == pytest.approx(words, abs=1e-5)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+    values = [it["log_probability"] for it in answer["predictions"]]
+    assert values == sorted(values, reverse=True)
+    assert found["Zog"] > found["Mirabelle"] > 0
+
+
+def shown(answer: dict[str, Any]) -> dict[str, float]:
+    """Probabilities by token, and of the user's own words by how they are written."""
+    return {it["word"] if it["token"] == "<unk>" else it["token"]: it["probability"] for it in answer["predictions"]}
+
+
+def test_a_word_outside_the_vocabulary_comes_back_by_its_beginning_and_without_it(client: TestClient) -> None:
+    session_id = personal(client, "Zanzibarra is small , and 1984 §§ unheard-of\nthe lights of")
+    plain = create(client, "Zanzibarra is small , and 1984 §§ unheard-of\nthe lights of")
+
+    def words(prefix: str, **fields: Any) -> list[str]:
+        return [it["word"] for it in append(client, session_id, prefix=prefix, k=100, **fields)["predictions"]]
+
+    assert {"Zanzibarra", "unheard", "1984"} <= set(words(""))
+    assert "§§" not in words("")
+    assert words("zan") == words("Zanz") == words("Zanzibarra", words_only=True) == ["Zanzibarra"]
+    assert words("zanx") == words("ZAN") == []
+    assert set(words("19")) == {"1984"}
+    assert "<unk>" in words("", include_special=True)
+    assert [it["word"] for it in append(client, plain, prefix="zan")["predictions"]] == []
+
+
+def test_every_answer_of_a_personal_session_says_so_and_what_it_remembers(client: TestClient) -> None:
+    started = post(client, "/sessions", 201, text="the Zog is small", personal=True)
+    path = f"/sessions/{started['session_id']}"
+    told = {"tokens": 4, "own_words": 1}
+    assert started["personal"] == client.get(path).json()["personal"] == told
+    more = {"tokens": 6, "own_words": 2}
+    assert append(client, started["session_id"], "but Mirabelle")["personal"] == more
+    assert client.post(f"{path}/fork").json()["personal"] == more
+    assert post(client, f"{path}/continue", max_tokens=2)["personal"] == more
+    stream = client.post(f"{path}/continue", json={"max_tokens": 2, "stream": True}).text
+    done = json.loads(stream.rpartition("event: done\ndata: ")[2])
+    assert done["personal"] == more
+    assert post(client, f"{path}/rewind", position=4)["personal"] == told
+    with client.websocket_connect(f"{path}/stream") as socket:
+        for frame in ({"type": "append", "text": "Marlowe"}, {"type": "continue", "stream": True, "max_tokens": 1}):
+            socket.send_json({"id": 1, **frame})
+            while (answer := socket.receive_json())["type"] == "token":
+                pass
+            assert answer["personal"] == {"tokens": 5, "own_words": 2}
+        socket.send_json({"id": 1, "type": "rewind", "position": 0})
+        assert socket.receive_json()["personal"] == {"tokens": 0, "own_words": 0}
+
+
+def test_a_session_that_is_not_personal_is_to_the_byte_what_it_was(client: TestClient, store: MemoryStore) -> None:
+    for fields in ({}, {"personal": False}):
+        session_id = create(client, "the Zog is", **fields)
+        path = f"/sessions/{session_id}"
+        standing = ["model", "session_id", "position", "earliest_position", "expires_at"]
+        assert list(client.get(path).json()) == standing
+        assert list(append(client, session_id, "Zog")) == [*standing, "tokens", "predictions"]
+        written = ["text", "tokens", "finish_reason", "seed", "committed"]
+        assert list(post(client, f"{path}/continue", max_tokens=1)) == [*standing, *written]
+        assert store.records[session_id].personal == b""
+        exported = client.get(f"{path}/export").content
+        assert exported[8:10] == b"\1\0"
+        assert b"personal" not in exported
+    before = post(client, "/predict", text="the Zog is Zog")
+    personal(client, "the Zog is Zog")
+    assert post(client, "/predict", text="the Zog is Zog") == before
+
+
+typing = st.lists(st.sampled_from([*WORDS, "\n", "Zog", "unheard-of", "Mirabelle"]), max_size=90)
+
+
+@settings(max_examples=15, deadline=None)
+@given(words=typing, cuts=st.lists(st.integers(0, 90), max_size=5), data=st.data())
+def test_any_cuts_retyping_forks_and_moves_leave_what_the_text_typed_at_once_leaves(
+    client: TestClient, store: MemoryStore, words: list[str], cuts: list[int], data: st.DataObject
+) -> None:
+    whole = personal(client)
+    at_once = append(client, whole, " ".join(words), k=100)
+    session_id = personal(client)
+    tokens: list[Any] = []
+    edges = sorted({0, len(words), *(min(cut, len(words)) for cut in cuts)})
+    for start, stop in itertools.pairwise(edges):
+        answer = append(client, session_id, " ".join(words[start:stop]))
+        back = data.draw(st.integers(answer["earliest_position"], answer["position"]))
+        # Of what was typed astray nothing stays.
+        append(client, session_id, "Astray lights")
+        post(client, f"/sessions/{session_id}/rewind", position=answer["position"])
+        session_id = client.post(f"/sessions/{session_id}/fork").json()["session_id"]
+        post(client, f"/sessions/{session_id}/rewind", position=back)
+        tokens = [*tokens, *answer["tokens"]][:back]
+        again = retyped(words[:stop], back)
+        tokens += append(client, session_id, again)["tokens"]
+        blob = client.get(f"/sessions/{session_id}/export").content
+        session_id = client.post("/sessions/import", content=blob, headers=BLOB).json()["session_id"]
+    for other in (session_id, personal(client, " ".join(words))):
+        end = append(client, other, k=100)
+        assert shown(end) == pytest.approx(shown(at_once), abs=1e-5)
+        assert end["personal"] == at_once["personal"]
+    assert [(it["token"], it["rank"]) for it in tokens] == [(it["token"], it["rank"]) for it in at_once["tokens"]]
+    values, expected = ([it["log_probability"] for it in those] for those in (tokens, at_once["tokens"]))
+    assert values == pytest.approx(expected, abs=1e-5)
+
+
+def retyped(words: list[str], position: int) -> str:
+    """What follows the first tokens of words: each word of one token but "unheard-of", which is read token by token."""
+    text = " ".join(words)
+    tokens = VOCABULARY.tokenise(text, final_newline=True)
+    return text[tokens.starts[position] :] if position < len(tokens) else ""
+
+
+def test_going_back_forgets_what_was_typed_since(client: TestClient, store: MemoryStore) -> None:
+    session_id = personal(client, "the harbour")
+    before = append(client, session_id, k=50)
+    append(client, session_id, "Zog Zog is Zog")
+    assert post(client, f"/sessions/{session_id}/rewind", position=2)["personal"] == {"tokens": 2, "own_words": 0}
+    assert append(client, session_id, k=50)["predictions"] == before["predictions"]
+    assert b"Zog" not in store.records[session_id].personal
+
+
+def test_a_fork_learns_for_itself(client: TestClient) -> None:
+    session_id = personal(client, "the Zog")
+    fork = client.post(f"/sessions/{session_id}/fork").json()["session_id"]
+    append(client, fork, "Mirabelle")
+    assert append(client, session_id, prefix="mir")["predictions"] == []
+    assert [it["word"] for it in append(client, fork, prefix="zo")["predictions"]] == ["Zog"]
+
+
+def test_words_are_drawn_by_the_same_probabilities_and_what_the_model_wrote_is_not_learnt(
+    client: TestClient, store: MemoryStore
+) -> None:
+    text = "Zog is small , the boats leave the harbour"
+    session_id = personal(client, text)
+    fork = client.post(f"/sessions/{session_id}/fork").json()["session_id"]
+    written = post(client, f"/sessions/{session_id}/continue", max_tokens=1, seed=3)
+    [token] = written["tokens"]
+    _, words = by_the_equations(text)
+    assert token["log_probability"] == pytest.approx(math.log(words[token["token"]]), abs=1e-4)
+    best = post(client, f"/sessions/{fork}/continue", max_tokens=1, temperature=0, commit=False)["tokens"][0]["token"]
+    vocabulary = {word: value for word, value in words.items() if word in VOCABULARY.words and word != "<unk>"}
+    assert best == max(vocabulary, key=lambda word: vocabulary[word])
+    longer = post(client, f"/sessions/{session_id}/continue", max_tokens=90, seed=4)
+    assert longer["position"] == written["position"] + 90
+    assert longer["personal"] == written["personal"] == {"tokens": 9, "own_words": 1}
+    assert store.records[session_id].personal == store.records[fork].personal
+    back = post(client, f"/sessions/{session_id}/rewind", position=9)
+    assert back["personal"] == longer["personal"]
+
+
+def test_a_request_that_fails_or_is_repeated_teaches_nothing(client: TestClient, store: MemoryStore) -> None:
+    session_id = personal(client, "the harbour")
+    path = f"/sessions/{session_id}"
+    before = store.records[session_id]
+    post(client, f"{path}/append", 409, text="Zog", expected_position=7)
+    post(client, f"{path}/append", 422, text="Zog", k=0)
+    store.fail = StoreError("somewhere", "is full", "make room")
+    try:
+        post(client, f"{path}/append", 503, text="Zog")
+    finally:
+        store.fail = None
+    assert store.records[session_id] == before
+    first = post(client, f"{path}/append", key="personal-1", text="Zog")
+    learnt = store.records[session_id]
+    assert post(client, f"{path}/append", key="personal-1", text="Zog") == first
+    assert store.records[session_id] == learnt
+    assert first["personal"] == {"tokens": 3, "own_words": 1}
+    started = post(client, "/sessions", 201, key="personal-2", text="the Zog", personal=True)
+    assert post(client, "/sessions", 201, key="personal-2", text="the Zog", personal=True) == started
+    assert "another request" in post(client, "/sessions", 422, key="personal-2", text="the Zog")["detail"]
+
+
+def test_an_engine_that_fails_on_the_way_teaches_nothing() -> None:
+    store, failing = MemoryStore(), False
+
+    def fail() -> None:
+        if failing:
+            raise RuntimeError("the device is gone")
+
+    model = fake_model(build=lambda size: NumpyEngine(size, before=fail))
+    with serving(model, store=store) as client:
+        session_id = personal(client, "the Zog")
+        before = store.records[session_id]
+        failing = True
+        post(client, f"/sessions/{session_id}/append", 500, text="is small " * 20)
+        failing = False
+        assert store.records[session_id] == before
+        assert append(client, session_id, "is")["position"] == 3
+
+
+def test_so_much_is_remembered_and_no_more_however_much_is_typed(client: TestClient, store: MemoryStore) -> None:
+    long_word = "x" * (LONGEST_OWN + 1)
+    session_id = personal(client, " ".join(f"w{n}" for n in range(3000)) + f" {long_word}")
+    engine = NumpyEngine(len(VOCABULARY))
+    most = (WINDOW + LONGEST_TAIL) * (engine.hidden_size + 8) + (MOST_OWN + LONGEST_TAIL) * (4 + LONGEST_OWN + 1)
+    assert len(store.records[session_id].personal) < most + 12
+    answer = append(client, session_id, " ".join(f"v{n}" for n in range(700)), k=100)
+    assert answer["personal"] == {"tokens": WINDOW, "own_words": MOST_OWN}
+    assert len(store.records[session_id].personal) < most + 12
+    assert long_word not in [it["word"] for it in answer["predictions"]]
+    assert append(client, session_id, prefix="v199")["predictions"] == []
+    assert append(client, session_id, prefix="v200")["predictions"][0]["word"] == "v200"
+
+
+def test_what_was_learnt_goes_with_its_session(client: TestClient, store: MemoryStore) -> None:
+    session_id = personal(client, "the Zog")
+    assert b"Zog" in store.records[session_id].personal
+    assert client.delete(f"/sessions/{session_id}").status_code == 204
+    assert session_id not in store.records
+    assert client.get(f"/sessions/{session_id}/export").status_code == 404
+
+
+def test_an_exported_memory_is_cut_to_what_the_server_keeps_and_damage_is_refused(client: TestClient) -> None:
+    session_id = personal(client, "the Zog is small " * 30)
+    blob = client.get(f"/sessions/{session_id}/export").content
+    assert blob[8:10] == b"\2\0"
+    with serving(personal_window=1) as smaller:
+        moved = smaller.post("/sessions/import", content=blob, headers=BLOB).json()
+        assert moved["personal"] == {"tokens": 1, "own_words": 1}
+    damaged = blob[:-40] + b"Z" + blob[-39:]
+    refused = client.post("/sessions/import", content=damaged, headers=BLOB)
+    assert refused.status_code == 422
+    assert "cut or altered" in refused.json()["detail"]
+
+
+def test_nothing_that_was_typed_is_logged_counted_or_traced() -> None:
+    logs = LogLines()
+    with tracing(logs=logs) as (client, spans):
+        session_id = personal(client, "the Zanzibarra")
+        append(client, session_id, "Mirabelle is small", prefix="zan")
+        post(client, f"/sessions/{session_id}/continue", max_tokens=3)
+        client.post("/sessions", json={"text": "Mirabelle", "personal": "Zanzibarra"})
+        numbers = client.get("/metrics").text
+    traced = "".join(span.to_json() for span in spans.all)
+    assert "append" in traced
+    for told in (logs.getvalue(), numbers, traced):
+        assert "anzibarra" not in told
+        assert "irabelle" not in told
+
+
+def test_what_one_key_typed_is_suggested_to_no_other() -> None:
+    alice, bob = make_key("alice"), make_key("bob")
+    with guarded(alice, bob) as client:
+
+        def ask(key: Any, path: str, status: int, **fields: Any) -> Any:
+            response = client.post(path, json=fields, headers=key.headers)
+            assert response.status_code == status, response.text
+            return response.json()
+
+        hers = ask(alice, "/sessions", 201, text="the Zanzibarra", personal=True)["session_id"]
+        his = ask(bob, "/sessions", 201, text="the harbour", personal=True)["session_id"]
+        assert ask(alice, f"/sessions/{hers}/append", 200, prefix="zan")["predictions"][0]["word"] == "Zanzibarra"
+        assert ask(bob, f"/sessions/{his}/append", 200, prefix="zan")["predictions"] == []
+        ask(bob, f"/sessions/{hers}/append", 404, prefix="zan")
+        ask(bob, f"/sessions/{hers}/fork", 404)
+        assert client.get(f"/sessions/{hers}/export", headers=bob.headers).status_code == 404
+        assert ask(bob, "/predict", 200, text="the", prefix="zan")["predictions"] == []

@@ -56,7 +56,7 @@ bench-http: $(VENV)/.dev ## measure the service under load over real sockets
 lock: | $(OWN) ## write the lock files anew from pyproject.toml; delete one first to let its versions move
 	$(PIP) 'uv>=0.9'
 	$(COMPILE) --extra cpu --extra traces --output-file requirements/cpu.lock
-	$(COMPILE) --extra cpu --extra traces --extra train --extra dev --constraint requirements/cpu.lock --output-file requirements/dev.lock
+	$(COMPILE) --extra cpu --extra traces --extra train --extra ray --extra dev --constraint requirements/cpu.lock --output-file requirements/dev.lock
 	$(COMPILE) --extra gpu --extra traces --constraint requirements/dev.lock --output-file requirements/gpu.lock
 
 clean: ## remove the virtual environment and every cache

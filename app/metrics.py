@@ -195,6 +195,16 @@ class Metrics:
             cache_bytes=self._cache_bytes.labels(name),
         )
 
+    def waited(self) -> tuple[float, float]:
+        """Seconds that readings have waited for the engine, of all models together, and how many readings."""
+        found = {"sum": 0.0, "count": 0.0}
+        for family in self._queue_seconds.collect():
+            for sample in family.samples:
+                what = sample.name.rpartition("_")[2]
+                if what in found:
+                    found[what] += sample.value
+        return found["sum"], found["count"]
+
     def serving(self, name: str, sha256: str, engine: str, precision: str, *, still: bool = True) -> None:
         """Say which model is served, or is no more."""
         self._info.labels(name, sha256, engine, precision).set(still)

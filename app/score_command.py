@@ -1,5 +1,7 @@
 """`pru score`: the surprisal of every word of texts, for studies of reading; or the perplexity of every line.
 
+With `--ray`, another command in all but its name: the figures of every text of a corpus (`app.corpus.command`).
+
 Boundary: arguments in, the rows of `app.score_formats` out, on standard output or in a file. Every text is read and
 found to be text before the first is scored. How much is held in memory does not grow with what is written.
 """
@@ -31,18 +33,31 @@ EXAMPLES = examples(
     "pru score --each-line sentences.txt --out sentences.tsv",
     "pru score --lines story.txt",
     "echo 'It was raining when we left.' | pru score -",
+    "pru score corpus.jsonl --ray --out scored",
 )
 
 
 def score_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="UTF-8 text; - reads standard input.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="UTF-8 text; - reads standard input. With --ray, JSON Lines, Parquet or a folder of them.",
+        ),
+    ],
     *,
-    out: Annotated[Path | None, typer.Option(help="File to write, in place of standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, in place of standard output; with --ray, a folder.")
+    ] = None,
     each_line: Annotated[
         bool, typer.Option("--each-line", help="Every line is a text of its own, as isolated sentences are.")
     ] = False,
     lines: Annotated[bool, typer.Option("--lines", help="Show the perplexity of every line, not words.")] = False,
     include_eos: Annotated[bool, typer.Option("--eos/--no-eos", help="Score the <eos> that ends a text.")] = True,
+    on_ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Score each text of a corpus on all cores, or on a Ray cluster (RAY_ADDRESS)."),
+    ] = False,
     json: Json = False,
     bundle: Bundle = None,
 ) -> None:
@@ -56,7 +71,17 @@ def score_command(
     A word is predicted from all before it in its file. Line ends are scored
     too, for the perplexity, and have no row. A word with a quotation mark is
     quoted as R and pandas expect; U+FFFD stands for control characters.
+
+    With --ray, a row is a text of a corpus: figures as Parquet, in a folder.
+    The same command goes on where it was interrupted.
     """
+    if on_ray:
+        if each_line or lines:
+            raise ConfigurationError("--ray scores every text as a whole; leave --each-line and --lines away")
+        from app.corpus.command import score_corpus  # noqa: PLC0415 - another command in all but its name
+
+        score_corpus(files, out, include_eos=include_eos, as_json=json, bundle=bundle)
+        return
     if out is not None and lines and not json:
         raise ConfigurationError("--lines shows a table in the terminal; leave --out away, or give --json too")
     texts = _texts(files)

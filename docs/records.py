@@ -2,7 +2,9 @@
 
 Boundary: files of the project's root, and rows of `benchmarks/results`, as Markdown. `<!-- benchmarks -->` becomes the
 tables of `cpu.json`, `<!-- gpus -->` those of every `nvidia-*.json`, `<!-- keystrokes -->` that of `keystrokes.json`,
-`<!-- personal -->` that of `personal.json` and `<!-- personal cost -->` what that says of an append.
+`<!-- personal -->` that of `personal.json` and `<!-- personal cost -->` what that says of an append, `<!-- ray -->`
+the tables of `ray.json`, `<!-- plan of texts -->` and `<!-- plan of sessions -->` what `docs.capacity` makes of its
+costs.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+from docs.capacity import DAY, GIB, Assumptions, for_corpus, for_sessions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -37,7 +41,16 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def benchmarks() -> str:
     """Every comparison that was recorded on a CPU, a table for each model."""
-    record = _read("cpu.json")
+    return _tables("cpu.json")
+
+
+def ray() -> str:
+    """The same with Ray."""
+    return _tables("ray.json")
+
+
+def _tables(name: str) -> str:
+    record = _read(name)
     lines = [f"Measured on {record['date']}: {record['processor']}, {record['cores']} cores."]
     for title, rows in record["tables"].items():
         lines += ["", f"**{title}**", "", *_comparisons(rows)]
@@ -85,6 +98,50 @@ def personal_cost() -> str:
     )
 
 
+def plan_of_texts() -> str:
+    """What a billion texts take."""
+    costs, assumed = _read("ray.json")["costs"], Assumptions()
+    plan = for_corpus(costs, 10**9, DAY, assumed)
+    return _two_columns(
+        {
+            "tokens": f"{plan.tokens:.2e}, {costs['tokens_per_text']:.1f} a text",
+            "work": f"{plan.core_hours:,.0f} hours of a core, {costs['tokens_per_core_second']:,.0f} tokens a second",
+            "machines, for a day": f"{plan.machines} of {assumed.cores} cores",
+            "a part": f"{plan.part_texts:,.0f} texts, {plan.part_seconds:,.0f} s of a core",
+            "memory of their workers": f"{plan.worker_bytes / GIB:.1f} GiB a machine",
+            "what is written": f"{plan.written_bytes / 1e9:,.0f} GB of Parquet",
+            "before anything is scored": f"{plan.planning_hours:.1f} hours of one core, which reads the whole corpus",
+            "money": f"{plan.dollars:,.0f} dollars, and {plan.dollars_a_month:.2f} a month for the files",
+        }
+    )
+
+
+def plan_of_sessions() -> str:
+    """What a million sessions at once take."""
+    costs, assumed = _read("ray.json")["costs"], Assumptions()
+    plan = for_sessions(costs, 10**6, assumed)
+    rates = [costs[f"appends_per_core_second{which}"] for which in ("", "_without_ray")]
+    kilobytes, milliseconds = costs["redis_bytes_per_session"] / 1e3, costs["redis_seconds_per_append"] * 1e3
+    dollars = f"{plan.dollars_an_hour:,.0f} dollars an hour"
+    return _two_columns(
+        {
+            "appends": f"{plan.appends_per_second:,.0f} a second",
+            "machines": f"{plan.machines} of {assumed.cores} cores behind Serve ({rates[0]:,.0f} appends a second of a "
+            f"core), {plan.machines_without_ray} with `pru serve` ({rates[1]:,.0f})",
+            "memory of their replicas": f"{plan.replica_bytes / GIB:.1f} GiB a machine",
+            "memory of Redis": f"{plan.redis_bytes / GIB:.1f} GiB, {kilobytes:.1f} kB a session",
+            "work of Redis": f"{plan.redis_cores:.1f} cores, {milliseconds:.2f} ms an append: one Redis, which uses "
+            f"one core, is full at {plan.sessions_of_a_redis:,.0f} sessions",
+            "cells": f"{plan.cells}, each with a Redis and its share of the machines",
+            "money": f"{dollars}, {plan.dollars_an_hour_without_ray:,.0f} with `pru serve`",
+        }
+    )
+
+
+def _two_columns(cells: dict[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell} |" for name, cell in cells.items())])
+
+
 def _saved(results: list[dict[str, Any]]) -> str:
     lines = ["| text | model | keystrokes saved | perplexity |", "|---|---|---|---|"]
     for row in results:
@@ -104,5 +161,8 @@ TABLES = {
     "keystrokes": keystrokes,
     "personal": personal,
     "personal cost": personal_cost,
+    "plan of sessions": plan_of_sessions,
+    "plan of texts": plan_of_texts,
+    "ray": ray,
 }
 """What each marker becomes."""

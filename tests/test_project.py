@@ -28,7 +28,7 @@ from app.settings import Settings
 from tests.source import ROOT, modules
 from tests.test_layering import MAY_IMPORT
 
-EXTRAS = {"cpu": ["cpu", "traces"], "dev": ["cpu", "traces", "train", "dev"], "gpu": ["gpu", "traces"]}
+EXTRAS = {"cpu": ["cpu", "traces"], "dev": ["cpu", "traces", "train", "ray", "dev"], "gpu": ["gpu", "traces"]}
 """Extras that each lock file holds besides the core dependencies."""
 
 IMAGES = {"Dockerfile": "cpu", "Dockerfile.gpu": "gpu"}

@@ -47,9 +47,11 @@ def check_commands(content: str) -> None:
                 check_pru(["train", *arguments[arguments.index("--") + 1 :]])
             case ["torchrun", *arguments]:
                 check_pru(arguments[arguments.index("training") + 1 :])
+            case ["serve", "run", file]:
+                assert (ROOT / file).is_file(), words
             case ["kubectl", *arguments]:
                 _check_kubectl(arguments)
-            case ["kill" | "pip" | "python" | "git" | "curl" | "openssl", *_]:
+            case ["export" | "kill" | "pip" | "python" | "git" | "curl" | "openssl" | "ray", *_]:
                 pass
             case _:
                 raise AssertionError(f"no test knows the command {' '.join(words)}")

@@ -13,6 +13,7 @@ import pytest
 
 from app.settings import Settings
 from pru.cli import COMMANDS, load
+from tests.app.on_ray.nodes import need_ray
 from tests.commands import only_line
 from tests.pru.commands import examples, leaves, run, run_without
 from tests.source import ROOT
@@ -224,11 +225,14 @@ RUNNABLE = ("predict", "score", "engines", "presets")
 @pytest.mark.slow
 @pytest.mark.parametrize("example", [example for name, example in examples() if name in RUNNABLE])
 def test_an_example_runs_as_it_stands(example: str, tmp_path: Path) -> None:
+    if "--ray" in example:
+        need_ray()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "pru").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pru "$@"\n')
     (tmp_path / "bin" / "pru").chmod(0o755)
     for name in ("story.txt", "sentences.txt"):
         (tmp_path / name).write_text("It was raining.\nWe left.\n")
+    (tmp_path / "corpus.jsonl").write_text('{"text": "It was raining."}\n{"text": "We left."}\n')
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "bundle").symlink_to(ROOT / "bundles" / "wikitext-2")
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
@@ -242,7 +246,7 @@ def test_an_example_runs_as_it_stands(example: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout or any(file.suffix == ".tsv" for file in tmp_path.iterdir())
+    assert done.stdout or any(file.suffix in {".parquet", ".tsv"} for file in tmp_path.rglob("*"))
 
 
 def test_help_imports_nothing_of_any_command() -> None:

@@ -15,7 +15,7 @@ from tests.pru.client.network import accepting, answering
 from tests.pru.client.script import PREDICTED, Script, told
 from tests.source import ROOT
 
-# These servers hang up after an answer, and say so: a client that kept the connection would lose its next request on it.
+# These servers hang up after an answer and say so: a client that kept the connection would lose its next request.
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n"
 HTML = b"<html><body>Welcome</body></html>"
 

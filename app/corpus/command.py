@@ -1,0 +1,93 @@
+"""`pru score PATH --ray --out FOLDER`: a corpus scored on all cores of a machine or a cluster, a row a text.
+
+Boundary: arguments in, a folder of Parquet out, one line or one JSON document about it. What was finished when anything
+went wrong is kept, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from app.asking import count_alone
+from app.corpus.plan import Plan, begin, find_files, held, make_plan
+from app.on_ray.cluster import check_installed, cluster
+from app.scored_text import score_of
+from app.scoring import Likelihood, total
+from app.settings import load_settings
+from model.command_line import printable
+from model.errors import ConfigurationError, TextError
+
+
+def score_corpus(
+    paths: Sequence[Path], out: Path | None, *, include_eos: bool, as_json: bool, bundle: str | None
+) -> None:
+    """Score every text of a corpus that has no figures yet; `TextError` for the first row that could not be scored."""
+    check_installed()
+    if out is None:
+        raise ConfigurationError("--ray writes a folder; name it by --out")
+    if len(paths) != 1:
+        raise ConfigurationError("--ray scores one corpus: a file, or a folder of files; give one PATH")
+    count_alone()
+    folder, names = find_files(paths[0].absolute())
+    from app.served_model import default_source, open_source  # noqa: PLC0415 - loaded with the model, after errors
+
+    # A thread each, and as many workers as cores: texts have nothing to do with one another.
+    source = replace(default_source(load_settings(bundle=bundle)), threads=1)
+    source = replace(source, bundle=source.bundle.absolute())
+    served = open_source(source)
+    out = out.absolute()
+    with held(out):
+        plan = make_plan(folder, names, served.identity(served.build_engine()), include_eos=include_eos)
+        missing = begin(out, plan)
+        errors = []
+        with _progress(plan.rows, plan.rows - sum(part.rows for part in missing)) as advance:
+            if missing:
+                with cluster() as cores:
+                    from app.on_ray.scoring import score_parts  # noqa: PLC0415 - loads Ray
+
+                    for told in score_parts(missing, folder, out, source, cores):
+                        advance(told.part.rows)
+                        if told.error:
+                            errors.append((told.part.number, told.error))
+        if errors:
+            more = f"; {len(errors) - 1} other parts failed too" if len(errors) > 1 else ""
+            raise TextError(f"{min(errors)[1]}{more}; the rest is in {out}, and the same command goes on from it")
+        _say(plan, _whole(plan, out), as_json=as_json)
+
+
+def _whole(plan: Plan, out: Path) -> Likelihood:
+    """The figures of all texts together, by what the parts say of themselves."""
+    from app.corpus.part import read_summary  # noqa: PLC0415 - pyarrow, of the extra `ray`
+
+    return total([read_summary(out / part.name).likelihood for part in plan.parts])
+
+
+def _say(plan: Plan, whole: Likelihood, *, as_json: bool) -> None:
+    if as_json:
+        figures = score_of(whole).model_dump()
+        document = {"model": plan.model.model_dump(), "rows": plan.rows, "parts": len(plan.parts), **figures}
+        print(json.dumps(document, indent=2))
+        return
+    from app.score_formats import in_digits  # noqa: PLC0415
+
+    figures_ = f"{whole.token_count:,} tokens, {whole.oov_count:,} unknown, perplexity {in_digits(whole.perplexity)}"
+    line = f"{plan.model.name}, {plan.model.precision}: {plan.rows:,} texts, {figures_}"
+    print(printable(line), file=sys.stderr)
+
+
+@contextmanager
+def _progress(rows: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar of texts on standard error, where that is a terminal."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("texts"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("scoring", total=rows, completed=done)
+        yield lambda texts: progress.advance(task, texts)

@@ -1,0 +1,88 @@
+"""One part of a corpus: its texts scored, and its file of Parquet.
+
+Boundary: a part in, a file out, whole or not at all. Its bytes follow from the texts, the model and the versions of the
+libraries, and from nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.corpus.rows import JSON_LINES, texts_of_lines, texts_of_parquet
+from app.scoring import Likelihood, total
+from model.errors import ConfigurationError
+from model.files import written_atomically
+
+if TYPE_CHECKING:
+    from app.corpus.plan import Part
+    from app.corpus.scorer import Scorer
+
+SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("token_count", pa.int32(), nullable=False),
+        pa.field("oov_count", pa.int32(), nullable=False),
+        pa.field("log_likelihood", pa.float64(), nullable=False),
+        pa.field("perplexity", pa.float64()),
+        pa.field("perplexity_without_oov", pa.float64()),
+    ]
+)
+"""The figures of `POST /perplexity` for each text, and where it stands: rows count from 1."""
+_KEY = b"pru"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a part's file says of itself."""
+
+    sha256: str
+    """Of the rows that were scored."""
+    rows: int
+    likelihood: Likelihood
+    """Of all its texts together."""
+
+
+def score_part(scorer: Scorer, folder: Path, part: Part, out: Path) -> Summary:
+    """Score a part and put its file into `out`; `TextError` names a row that is malformed, and nothing is written."""
+    figures = list(scorer.score(_texts(folder, part)))
+    summary = Summary(part.sha256, part.rows, total(figures))
+    metadata = {_KEY: json.dumps(asdict(summary), sort_keys=True).encode()}
+    table = pa.Table.from_pydict(
+        {
+            "file": pa.DictionaryArray.from_arrays(pa.array([0] * len(figures), pa.int32()), [part.file]),
+            "row": range(part.first, part.first + len(figures)),
+            "token_count": [one.token_count for one in figures],
+            "oov_count": [one.oov_count for one in figures],
+            "log_likelihood": [one.log_likelihood for one in figures],
+            "perplexity": [one.perplexity for one in figures],
+            "perplexity_without_oov": [one.perplexity_without_oov for one in figures],
+        },
+        SCHEMA.with_metadata(metadata),
+    )
+    with written_atomically(out / part.name) as file:
+        pq.write_table(table, file, compression="zstd")
+    return summary
+
+
+def read_summary(file: Path) -> Summary:
+    """What a part's file says of itself; `ConfigurationError` where it is none."""
+    try:
+        found = json.loads((pq.read_schema(file).metadata or {})[_KEY])
+        return Summary(found["sha256"], found["rows"], Likelihood(**found["likelihood"]))
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError):
+        raise ConfigurationError(f"{file} is no part of a run, or damaged; remove it to have it scored again") from None
+
+
+def _texts(folder: Path, part: Part) -> Iterator[str]:
+    file = folder / part.file
+    if file.suffix == JSON_LINES:
+        return texts_of_lines(file, part.offset, part.first, part.rows)
+    return texts_of_parquet(file, part.first, part.rows)

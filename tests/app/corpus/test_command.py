@@ -1,0 +1,135 @@
+"""`pru score --ray` before any cluster: what is refused, what is said, and that nothing is begun for nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.corpus.part import score_part
+from app.corpus.plan import Part, read_plan
+from app.corpus.scorer import Scorer
+from app.served_model import open_source
+from tests.app.commands import run
+from tests.app.on_ray.nodes import need_ray
+from tests.commands import only_line
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": f"the film {number}"}) + "\n" for number in range(2100)))
+    return path
+
+
+@pytest.fixture
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score in this process, where Ray would score elsewhere."""
+    need_ray()
+
+    @contextmanager
+    def cluster() -> Iterator[int]:
+        yield 2
+
+    def score_parts(parts: Sequence[Part], folder: Path, out: Path, source: Any, cores: int) -> Iterator[Any]:
+        from app.on_ray.scoring import Told
+
+        served = open_source(source)
+        scorer = Scorer(served.build_engine(), served.vocabulary, include_eos=read_plan(out).include_eos)
+        assert (source.threads, cores) == (1, 2)
+        for part in reversed(parts):
+            if part.number == 1 and not (folder / "mended").exists():
+                yield Told(part, "corpus.jsonl, row 1500: bad")
+                continue
+            score_part(scorer, folder, part, out)
+            yield Told(part, "")
+
+    monkeypatch.setattr("app.corpus.command.cluster", cluster)
+    monkeypatch.setattr("app.on_ray.scoring.score_parts", score_parts)
+
+
+@pytest.mark.usefixtures("_here")
+def test_what_could_not_be_scored_is_said_at_the_end_and_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, corpus: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run(monkeypatch, "score", corpus, "--ray", "--out", out) == 2
+    assert only_line(capsys) == (
+        f"error: corpus.jsonl, row 1500: bad; the rest is in {out}, and the same command goes on from it"
+    )
+    assert sorted(path.name for path in out.glob("part-*")) == ["part-000000.parquet", "part-000002.parquet"]
+    (tmp_path / "mended").touch()
+    assert run(monkeypatch, "score", corpus, "--ray", "--out", out, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["rows"], document["parts"], document["token_count"]) == (2100, 3, 2100 * 4)
+    monkeypatch.setattr("app.corpus.command.cluster", None)
+    assert run(monkeypatch, "score", corpus, "--ray", "--out", out) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("wikitext-2, int8: 2,100 texts, 8,400 tokens, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ray"], "--ray writes a folder; name it by --out"),
+        (["--ray", "--out", "out", "other.jsonl"], "give one PATH"),
+        (["--ray", "--out", "out", "--each-line"], "leave --each-line and --lines away"),
+        (["--ray", "--out", "out", "--lines"], "leave --each-line and --lines away"),
+    ],
+)
+def test_options_that_go_with_no_corpus_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    corpus: Path,
+    arguments: list[str],
+    words: str,
+) -> None:
+    need_ray()
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "score", corpus, *arguments) == 2
+    assert words in only_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == [corpus.name]
+
+
+@pytest.mark.parametrize("package", ["ray", "pyarrow"])
+def test_without_the_extra_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, corpus: Path, package: str
+) -> None:
+    monkeypatch.setattr("app.on_ray.cluster.find_spec", lambda name: None if name == package else object())
+    assert run(monkeypatch, "score", corpus, "--ray", "--out", tmp_path / "out") == 2
+    assert only_line(capsys) == (
+        f"error: --ray needs {package}, which is not installed; pip install '.[cpu,ray]' brings it"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    need_ray()
+    program = """
+import os
+os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
+from app.on_ray.cluster import cluster
+from model.errors import ConfigurationError
+class Ray:
+    def init(self, *_, **__): raise ConnectionError("nobody is there")
+import sys
+sys.modules["ray"] = Ray()
+try:
+    with cluster(): pass
+except ConfigurationError as error:
+    print(error)
+print(os.environ["RAY_USAGE_STATS_ENABLED"], "RAY_AUTH_TOKEN" in os.environ)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "Ray cannot connect to the cluster at RAY_ADDRESS=127.0.0.1:1: nobody is there",
+        "0 False",
+    ]

@@ -211,7 +211,7 @@ def test_alerts_ask_for_labels_that_their_numbers_have() -> None:
     metrics = Metrics()
     metrics.answered("POST", "/predict", 200, 0.1)
     metrics.over_quota("alice")
-    body = metrics.exposition("")[0].decode()
+    body = metrics.exposition("", by_key=True)[0].decode()
     for alert in alerts():
         for labels in re.findall(r"by \(([a-z, ]+)\)", alert.expr):
             named = set(labels.split(", ")) - {"instance"}

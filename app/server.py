@@ -103,6 +103,8 @@ def run(settings: Settings, served: ServedModel) -> None:
         http=Protocol,
         lifespan="on",
         ws_max_size=settings.max_body_bytes,
+        # As with bodies: what is compressed is not unpacked. It would be more work than what it saves for a few words.
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -213,6 +213,18 @@ def test_each_frame_is_a_request_and_over_quota_it_is_an_error_and_changes_nothi
         assert "used up its requests" in answers[2]["detail"]
 
 
+def test_a_frame_that_is_none_is_a_request_all_the_same() -> None:
+    with guarded(ALICE, limits={"alice": {"requests_per_minute": 4}}) as client:
+        session = client.post("/sessions", json={}, headers=ALICE.headers).json()["session_id"]
+        with client.websocket_connect(f"/sessions/{session}/stream", headers=ALICE.headers) as socket:
+            statuses = []
+            for text in ("{", '{"id": 1}', "{", '{"id": 1}'):
+                socket.send_text(text)
+                statuses.append(socket.receive_json()["status"])
+        assert statuses == [400, 422, 429, 429]
+        assert predict(client).status_code == 429
+
+
 def test_two_workers_on_one_port_share_a_quota_exactly() -> None:
     keys = key_file(ALICE, BOB, alice={"tokens_per_minute": 200})
     with served("-c", SERVE_SMALL, keys=keys, workers="2") as service:

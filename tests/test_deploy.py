@@ -200,7 +200,7 @@ def test_alerts_have_names_of_their_own_and_speak_of_numbers_that_there_are() ->
     assert sorted(set(names)) == sorted(names)
     assert set(names) == {
         "ServiceDown", "NotReady", "Errors", "Slow", "Overloaded", "ProcessesReplaced", "SessionStoreUnavailable",
-        "KeyOverQuota", "SessionsGrow",
+        "ModelsBroken", "KeyOverQuota", "SessionsGrow",
     }  # fmt: skip
     used = {name for alert in alerts() for name in re.findall(r"\bpru_\w+", alert.expr)}
     assert used <= series()

@@ -31,6 +31,7 @@ from app.logs import make_logger
 from app.metrics import Metrics
 from app.middleware import RequestMiddleware
 from app.models.keeper import Keeper
+from app.models.last_served import LastServed
 from app.models.registry import Registry
 from app.models.running import RunningModel, Surroundings
 from app.personal import Adaptation
@@ -45,7 +46,7 @@ from app.routes import (
     sessions,
     tokenizer,
 )
-from app.served_model import ServedModel, open_model
+from app.served_model import ServedModel, open_model, open_source
 from app.sessions import open_store
 from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
@@ -83,6 +84,7 @@ def create_app(
     store: SessionStore | None = None,
     keyring: Keyring | None = None,
     tracing: Tracing | None = None,
+    last: LastServed | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -90,7 +92,8 @@ def create_app(
     bundle and raises `BundleError` where it is broken, so that no server starts with it. `store` keeps sessions, in
     place of the settings' one. `keyring` holds the keys, where processes share their quotas; without it the lifespan
     reads the settings' ones and raises `ConfigurationError` where they cannot be read. `tracing` traces requests, in
-    place of what the environment asks for; it is opened and closed with the service.
+    place of what the environment asks for; it is opened and closed with the service. `last` has what was served, for a
+    process that takes another's place.
     """
     settings = settings or load_settings()
     numbers = Metrics()
@@ -108,7 +111,7 @@ def create_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring, tracing),
+        lifespan=_lifespan(settings, lifecycle, logger, numbers, served_model, store, keyring, tracing, last),
     )
     app.state.settings = settings
     app.state.lifecycle = lifecycle
@@ -153,6 +156,7 @@ def _lifespan(
     store: SessionStore,
     keyring: Keyring,
     tracing: Tracing | None,
+    last: LastServed | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """From a checked bundle to a drained engine. The engine warms up while probes are already answered."""
 
@@ -162,10 +166,10 @@ def _lifespan(
             logger.warning("the keys are kept carelessly", reason=warning)
         if tracing:
             tracing.open(VERSION)
-        served = await asyncio.to_thread(_first, settings, given)
+        served = await asyncio.to_thread(_first, settings, given, last)
         admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
         around = Surroundings(settings, admission, numbers, _on_death(lifecycle, logger))
-        start = asyncio.create_task(_start(lifecycle, logger, served, around, store))
+        start = asyncio.create_task(_start(lifecycle, logger, served, around, store, last))
         tasks = [
             start,
             asyncio.create_task(_follow(start)),
@@ -191,13 +195,16 @@ def _lifespan(
     return lifespan
 
 
-def _first(settings: Settings, given: ServedModel | None) -> ServedModel:
+def _first(settings: Settings, given: ServedModel | None, last: LastServed | None) -> ServedModel:
     """The default model. Since it was given, as to a worker that takes another's place, the file may have changed."""
     if given is None:
         return open_model(settings)
     if settings.models is not None:
         with suppress(PRUError):  # The log will have it, when the file is read for the other models.
             return open_model(settings, given)
+        with suppress(PRUError):
+            if last is not None and (plan := last.plan()) is not None:
+                return open_source(plan.sources[plan.default], given)
     return given
 
 
@@ -231,6 +238,7 @@ async def _start(
     served: ServedModel,
     around: Surroundings,
     store: SessionStore,
+    last: LastServed | None,
 ) -> Keeper | None:
     """Run the default model and open the service, then run the others; remember what went wrong with the first.
 
@@ -253,7 +261,7 @@ async def _start(
     logger.info("ready", **default.identity.model_dump(), seconds=round(perf_counter() - began, 3))
     if settings.models is None:
         return None
-    keeper = Keeper(settings.models, models, around, store, logger)
+    keeper = Keeper(settings.models, models, around, store, logger, last)
     lifecycle.look_again = keeper.look_again
     await keeper.look()
     return keeper

@@ -8,13 +8,14 @@ variable must be set before this module is imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from app.settings import METRICS_FOLDER
 
@@ -24,6 +25,9 @@ SECONDS = (
 )
 """Bounds of the times' buckets: a step of the engine takes a third of a millisecond, a long text a minute."""
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+BY_KEY = frozenset({"pru_key_requests", "pru_key_tokens", "pru_key_quota_refusals"})
+"""What holders of keys did, each by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +213,41 @@ class Metrics:
         """Say which model is served, or is no more."""
         self._info.labels(name, sha256, engine, precision).set(still)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All numbers, and their content type, in the format that a scraper's `Accept` prefers."""
+    def exposition(self, accept: str, *, by_key: bool = False) -> tuple[bytes, str]:
+        """All numbers, and their content type, in the format that a scraper's `Accept` prefers.
+
+        What holders of keys did is one sum, unless it is to be told `by_key`.
+        """
         encode, content_type = choose_encoder(accept)
         registry = self._own
         if METRICS_FOLDER in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        if not by_key:
+            every, registry = registry, CollectorRegistry()
+            registry.register(_Nameless(every))
         write: Callable[[CollectorRegistry], bytes] = encode
         return write(registry), content_type
+
+
+class _Nameless(Collector):
+    """The numbers of a registry without the names of keys."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            yield _summed(family) if family.name in BY_KEY else family
+
+
+def _summed(family: Metric) -> Metric:
+    """A counter's labels together; since when each counts goes with them."""
+    whole = Metric(family.name, family.documentation, family.type)
+    total = f"{family.name}_total"
+    if found := [sample.value for sample in family.samples if sample.name == total]:
+        whole.add_sample(total, {}, sum(found))
+    return whole
 
 
 def write_at(place: int) -> None:

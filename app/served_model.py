@@ -71,12 +71,13 @@ def open_model(settings: Settings, given: ServedModel | None = None) -> ServedMo
     Takes a fraction of a second; the engine's library is loaded only when the engine is built. Raises `BundleError`
     where the bundle is broken, `ConfigurationError` where the file is.
     """
-    source = default_source(settings)
-    return given if given is not None and given.is_of(source) else open_source(source)
+    return open_source(default_source(settings), given)
 
 
-def open_source(source: Source) -> ServedModel:
-    """Check every file of a bundle and read its vocabulary; `BundleError` where it is broken."""
+def open_source(source: Source, given: ServedModel | None = None) -> ServedModel:
+    """Check every file of a bundle and read its vocabulary, unless `given` is it; `BundleError` where it is broken."""
+    if given is not None and given.is_of(source):
+        return given
     from model.bundle import open_bundle  # noqa: PLC0415 - keeps `python -m app --help` from reading what it never uses
 
     bundle = open_bundle(source.bundle)

@@ -25,6 +25,7 @@ from app.http_protocol import Protocol
 from app.lifecycle import Lifecycle
 from app.logs import capture_library_logs, make_logger
 from app.main import create_app
+from app.models.last_served import LastServed
 from app.served_model import ServedModel
 from app.settings import Settings
 from app.tracing import tracing_of_environment
@@ -77,11 +78,12 @@ def run(settings: Settings, served: ServedModel) -> None:
     capture_library_logs(logger)
     host, port = listeners[0].getsockname()[:2]
     logger.info("listening", host=host, port=port, bundle=str(settings.models or settings.bundle))
+    last = LastServed() if settings.models is not None and len(listeners) > 1 else None
     forwarded = {signal.SIGHUP} if settings.models is not None else set()
     worker = become_worker(listeners, logger, metrics.forget, forwarded) if len(listeners) > 1 else None
     if worker:
         metrics.write_at(worker.place)
-    app = create_app(settings, served, logger, keyring=keyring, tracing=tracing)
+    app = create_app(settings, served, logger, keyring=keyring, tracing=tracing, last=last)
     lifecycle: Lifecycle = app.state.lifecycle
 
     def on_ready() -> None:
@@ -101,6 +103,8 @@ def run(settings: Settings, served: ServedModel) -> None:
         http=Protocol,
         lifespan="on",
         ws_max_size=settings.max_body_bytes,
+        # As with bodies: what is compressed is not unpacked. It would be more work than what it saves for a few words.
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,

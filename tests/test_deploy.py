@@ -200,7 +200,7 @@ def test_alerts_have_names_of_their_own_and_speak_of_numbers_that_there_are() ->
     assert sorted(set(names)) == sorted(names)
     assert set(names) == {
         "ServiceDown", "NotReady", "Errors", "Slow", "Overloaded", "ProcessesReplaced", "SessionStoreUnavailable",
-        "KeyOverQuota", "SessionsGrow",
+        "ModelsBroken", "KeyOverQuota", "SessionsGrow",
     }  # fmt: skip
     used = {name for alert in alerts() for name in re.findall(r"\bpru_\w+", alert.expr)}
     assert used <= series()
@@ -211,7 +211,7 @@ def test_alerts_ask_for_labels_that_their_numbers_have() -> None:
     metrics = Metrics()
     metrics.answered("POST", "/predict", 200, 0.1)
     metrics.over_quota("alice")
-    body = metrics.exposition("")[0].decode()
+    body = metrics.exposition("", by_key=True)[0].decode()
     for alert in alerts():
         for labels in re.findall(r"by \(([a-z, ]+)\)", alert.expr):
             named = set(labels.split(", ")) - {"instance"}

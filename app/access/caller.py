@@ -17,6 +17,11 @@ class Caller:
     name = ""
     """The name of the caller's key, for logs and metrics; "" where there is none."""
 
+    @property
+    def sees_holders(self) -> bool:
+        """Whether this caller may know who has keys, and how much each of them asks."""
+        return False
+
     def begin(self) -> None:
         """Count one request, if this caller still may ask: `UnauthorizedError` where not, `QuotaError` over quota."""
 

@@ -157,6 +157,12 @@ class KeyCaller(Caller):
         self._grant = keyring.grant_of(digest)
         self.name = self._grant.name
 
+    @property
+    def sees_holders(self) -> bool:
+        """Whether its limits say that it is for metrics; a key that has no limits is any holder's."""
+        routes = self._grant.limits.routes
+        return routes is not None and RouteGroup.METRICS in routes
+
     def begin(self) -> None:
         """Count one request; also `ForbiddenError` where the key is not for these routes."""
         grant = self._keyring.grant_of(self._digest)

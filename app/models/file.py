@@ -76,12 +76,12 @@ def read_models(path: Path, settings: Settings) -> Plan:
     """
     try:
         content = _File.model_validate(tomllib.loads(_read(path).decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not valid TOML ({error}); {_MEND}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part).encode("unicode_escape").decode() for part in first["loc"])
         raise ConfigurationError(f"{path}: {where}{': ' if where else ''}{first['msg']}; {_MEND}") from None
+    except (ValueError, RecursionError) as error:  # No UTF-8, no TOML, or a number with thousands of digits.
+        raise ConfigurationError(f"{path} is not valid TOML ({error}); {_MEND}") from None
     sources = {
         name: Source(
             name=name,

@@ -3,7 +3,8 @@
 Boundary: brings a `Registry` from one state to the next, in the background. The file is read again when it changes, or
 when the process is told to. Each model in it is opened, built and warmed up beside those that answer, the default
 first, and answers from then on; what fails is logged and leaves what answers as it is. What a name no longer leads to
-is retired: it stays for as long as it is used, or the store holds a session of its bundle.
+is retired: it stays for as long as it is used, or the store holds a session of its bundle. A process that takes a dead
+one's place begins with what that one served, where the file does not say what to serve.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from app.errors import StoreError
 from app.models.file import Plan, read_models
+from app.models.last_served import LastServed
 from app.models.registry import Registry
 from app.models.running import RunningModel, Surroundings
 from app.served_model import Source, open_source
@@ -39,13 +41,21 @@ class Keeper:
     """Brings the models of one application to what a file says."""
 
     def __init__(
-        self, file: Path, registry: Registry, around: Surroundings, store: SessionStore, logger: FilteringBoundLogger
+        self,
+        file: Path,
+        registry: Registry,
+        around: Surroundings,
+        store: SessionStore,
+        logger: FilteringBoundLogger,
+        last: LastServed | None = None,
     ) -> None:
+        """`last` is what processes that take each other's place share."""
         self._file = file
         self._registry = registry
         self._around = around
         self._store = store
         self._logger = logger
+        self._last = last
         self._seen: tuple[int, ...] | None = ()
         self._told = asyncio.Event()
         registry.is_behind = lambda: _signature(file) != self._seen
@@ -74,7 +84,7 @@ class Keeper:
         found = await asyncio.to_thread(_signature, self._file)
         if found == self._seen and not told:
             return
-        self._seen = found
+        is_first, self._seen = self._seen == (), found
         failed: list[str] = []
         try:
             plan = await asyncio.to_thread(read_models, self._file, self._around.settings)
@@ -85,6 +95,11 @@ class Keeper:
             failed = [THE_FILE]
         finally:
             self._registry.coming = ()
+        if self._last is not None:
+            if is_first:
+                await self._bring_back(self._last, failed)
+            if THE_FILE not in failed:
+                self._remember(self._last, failed)
         self._registry.trouble = _trouble(failed)
         self._around.metrics.models_broken.set(bool(failed))
 
@@ -111,6 +126,26 @@ class Keeper:
         model = await RunningModel.start(served, self._around)
         self._change(lambda: self._registry.put(model, default=default))
         self._logger.info("a model answers", **model.identity.model_dump(), seconds=round(perf_counter() - began, 3))
+
+    async def _bring_back(self, last: LastServed, failed: list[str]) -> None:
+        """Let what failed by the file answer as it did in the process whose place this one takes."""
+        plan = last.plan()
+        for name, source in plan.sources.items() if plan else ():
+            if name in self._registry.now.named or not {name, THE_FILE}.intersection(failed):
+                continue
+            try:
+                await self._bring(source, default=False)
+            except Exception as error:
+                self._complain(name, error)
+                if name not in failed:
+                    failed.append(name)
+
+    def _remember(self, last: LastServed, failed: Sequence[str]) -> None:
+        """Keep what answers now, and of what failed what answers elsewhere."""
+        now, before = self._registry.now, last.plan()
+        sources = {name: before.sources[name] for name in failed if before and name in before.sources}
+        sources |= {name: model.served.source for name, model in now.named.items() if model.served.source}
+        last.keep(Plan(now.default.identity.name, sources))
 
     def _change(self, change: Callable[[], None]) -> None:
         """Change the registry, and what metrics and the log say of it."""
@@ -185,4 +220,5 @@ def _trouble(failed: Sequence[str]) -> str | None:
     """What clients may know of it: no reasons, since those name folders."""
     if not failed:
         return None
-    return f"cannot be served as it is: {', '.join(failed)}; the log says why, and what was served before goes on"
+    names = ", ".join(failed)
+    return f"cannot be served as it is: {names}; the log says why, and what was served before goes on where it can"

@@ -18,9 +18,9 @@ from structlog.typing import FilteringBoundLogger
 
 from app.access.caller import caller, owned
 from app.access.middleware import SUBPROTOCOL
-from app.errors import TOLD
+from app.errors import TOLD, StartingError
 from app.problems import document_of, document_of_invalid
-from app.schemas import Answer
+from app.schemas import Answer, Problem
 from app.session_schemas import (
     AppendFrame,
     CancelFrame,
@@ -37,8 +37,8 @@ from app.tracing.current import part, set_status
 
 MOST_PENDING = 32
 """Frames of one client that may be in work; more are read when one is done."""
-GOING_AWAY, NOT_TEXT = 1012, 1003
-"""Close codes (RFC 6455, section 7.4)."""
+GOING_AWAY, NOT_TEXT, TRY_AGAIN = 1012, 1003, 1013
+"""Close codes (RFC 6455, section 7.4, and what was registered since)."""
 
 router = APIRouter()
 
@@ -53,7 +53,12 @@ async def stream(websocket: WebSocket, session_id: str) -> None:
     if lifecycle.draining or lifecycle.failure is not None:
         await websocket.close(GOING_AWAY)
         return
-    conversation = Conversation(websocket, session_id, lifecycle.sessions, websocket.app.state.logger)
+    try:
+        sessions = lifecycle.sessions
+    except StartingError:
+        await websocket.close(TRY_AGAIN)
+        return
+    conversation = Conversation(websocket, session_id, sessions, websocket.app.state.logger)
     try:
         while True:
             await conversation.take(await websocket.receive_text())
@@ -80,6 +85,8 @@ class Conversation:
         self._left = False
         self._room = asyncio.Semaphore(MOST_PENDING)
         self._tasks: dict[str | int, asyncio.Task[None]] = {}
+        """By the frame's id: the last where a client gave it to several."""
+        self._working: set[asyncio.Task[None]] = set()
 
     async def take(self, text: str) -> None:
         """Begin what a frame asks for; wait first while too much is in work."""
@@ -90,9 +97,7 @@ class Conversation:
             frame = _FRAMES.validate_json(text)
         except ValidationError as error:
             self._room.release()
-            await self._send(
-                None, "error", document_of_invalid(error.errors(include_url=False, include_input=False), request_id)
-            )
+            await self._send(None, "error", _refused(error, request_id))
             return
         if isinstance(frame, CancelFrame):
             self._room.release()
@@ -101,19 +106,20 @@ class Conversation:
             return
         task = asyncio.create_task(self._answer(frame, request_id))
         self._tasks[frame.id] = task
+        self._working.add(task)
         task.add_done_callback(lambda _: self._done(frame.id, task))
 
     async def end(self) -> None:
         """Give up whatever is in work: nobody is there to be told."""
         self._left = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
+        for task in self._working:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._working:
+            await asyncio.wait(self._working)
 
     def _done(self, frame_id: str | int, task: asyncio.Task[None]) -> None:
         self._room.release()
+        self._working.discard(task)
         if self._tasks.get(frame_id) is task:
             del self._tasks[frame_id]
 
@@ -169,3 +175,12 @@ class Conversation:
     async def _send(self, frame_id: str | int | None, kind: str, answer: Answer | dict[str, Any]) -> None:
         content = answer if isinstance(answer, dict) else answer.model_dump(mode="json", exclude_none=True)
         await self._websocket.send_json({**content, "id": frame_id, "type": kind})
+
+
+def _refused(error: ValidationError, request_id: str) -> Problem:
+    """Why a frame is none: what is wrong with it, or that its sender may ask no more. It is a request all the same."""
+    try:
+        caller().begin()
+    except TOLD as refusal:
+        return document_of(refusal, request_id)
+    return document_of_invalid(error.errors(include_url=False, include_input=False), request_id)

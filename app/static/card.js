@@ -1,5 +1,5 @@
 /**
- * The model card: what is served, how good it is, and what a request may ask.
+ * The model card: what is served, what it is for, how good it is, and what a request may ask.
  */
 
 import { ask, model as chosen, persist } from "./api.js";
@@ -41,13 +41,15 @@ export class Card {
   }
 }
 
-function rows({ model, architecture: a, vocabulary_size, metrics, training, licence, limits }) {
+function rows({ model, architecture: a, vocabulary_size, metrics, training, intended_use, limitations, licence, limits }) {
   const shape = [
     a.layers && `${a.layers} layers`, a.hidden_size && `${whole(a.hidden_size)} wide`, a.groups && `${a.groups} groups`,
     a.levels && `${a.levels} levels`,
   ];
   return [
     ["Name", model.name],
+    ["Intended use", intended_use],
+    ["Limitations", limitations],
     ["Shape", shape.filter(Boolean).join(", ")],
     ["Vocabulary", `${whole(vocabulary_size)} words`],
     ...metrics.map((metric) => ["Perplexity", `${figure(metric.perplexity)} on ${metric.data}, ${metric.precision}`]),

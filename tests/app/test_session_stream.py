@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from tests.app.fakes import Gate, NumpyEngine, fake_model
+from tests.app.fakes import Gate, LogLines, NumpyEngine, fake_model
 from tests.app.memory_store import MemoryStore
-from tests.app.serving import serving, until
+from tests.app.serving import make_app, serving, until
 
 FRAMES: list[tuple[str, dict[str, Any]]] = [
     ("append", {"text": "is small", "k": 2, "expected_position": 2}),
@@ -154,6 +154,38 @@ def test_a_client_that_leaves_takes_with_it_what_is_not_done() -> None:
             until(gate.reached.is_set)
         gate.open.set()
         assert client.post(f"/sessions/{session_id}/append", json={}).json()["position"] == 1
+
+
+def test_frames_that_share_an_id_are_all_given_up_with_their_client() -> None:
+    gate = Gate()
+    with serving(fake_model(build=lambda size: NumpyEngine(size, before=gate))) as client:
+        session_id = create(client, "the")
+        with client.websocket_connect(f"/sessions/{session_id}/stream") as socket:
+            gate.shut()
+            for _ in range(5):
+                socket.send_json({"id": 1, "type": "append", "text": "harbour"})
+            until(gate.reached.is_set)
+        gate.open.set()
+        assert client.post(f"/sessions/{session_id}/append", json={}).json()["position"] == 1
+
+
+def test_a_service_that_is_not_ready_yet_asks_talkers_to_come_again() -> None:
+    gate, logs = Gate(), LogLines()
+
+    def build(size: int) -> NumpyEngine:
+        gate()
+        return NumpyEngine(size)
+
+    gate.shut()
+    with TestClient(make_app(fake_model(build=build), logs)) as client:
+        try:
+            with client.websocket_connect("/sessions/nowhere/stream") as socket:
+                with pytest.raises(WebSocketDisconnect) as closed:
+                    socket.receive_json()
+                assert closed.value.code == 1013
+        finally:
+            gate.open.set()
+    assert not logs.events("failed")
 
 
 def test_bytes_end_the_talk(sessions: TestClient) -> None:

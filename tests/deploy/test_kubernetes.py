@@ -168,7 +168,7 @@ def test_settings_are_settings_and_the_service_takes_them(folder: Path) -> None:
     assert settings.engine in {"auto", *(candidate.engine for candidate in CANDIDATES)}
     assert not settings.allow_anonymous
     assert settings.keys_file is not None
-    assert "metrics" not in settings.open_routes, "they name the holders of keys"
+    assert "metrics" not in settings.open_routes, "a gateway passes on what it is asked"
     assert "probes" in settings.open_routes, "a node has no key"
 
 

@@ -234,6 +234,8 @@ def test_a_websocket_whose_key_is_withdrawn_is_answered_no_more(path: Path) -> N
             until(lambda: status(client, ALICE) == 401)
             socket.send_json({"id": 2, "type": "append", "text": "the"})
             assert socket.receive_json()["status"] == 401
+            socket.send_text("{")
+            assert socket.receive_json()["status"] == 401
         answer = client.get(f"/sessions/{session}", headers=NEXT.headers)
         assert answer.json()["position"] == 1
 

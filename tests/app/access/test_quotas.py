@@ -168,9 +168,9 @@ def test_every_token_that_is_read_or_written_counts_once() -> None:
 
 
 def charged(client: TestClient) -> int:
-    """Tokens that were charged to alice so far."""
+    """Tokens that were charged to all so far."""
     for line in client.get("/metrics").text.splitlines():
-        if line.startswith('pru_key_tokens_total{key="alice"}'):
+        if line.startswith("pru_key_tokens_total "):
             return int(float(line.split()[1]))
     return 0
 
@@ -211,6 +211,18 @@ def test_each_frame_is_a_request_and_over_quota_it_is_an_error_and_changes_nothi
         assert [answer.get("position") for answer in answers] == [1, 2, None, None]
         assert {answer["status"] for answer in answers[2:]} == {429}
         assert "used up its requests" in answers[2]["detail"]
+
+
+def test_a_frame_that_is_none_is_a_request_all_the_same() -> None:
+    with guarded(ALICE, limits={"alice": {"requests_per_minute": 4}}) as client:
+        session = client.post("/sessions", json={}, headers=ALICE.headers).json()["session_id"]
+        with client.websocket_connect(f"/sessions/{session}/stream", headers=ALICE.headers) as socket:
+            statuses = []
+            for text in ("{", '{"id": 1}', "{", '{"id": 1}'):
+                socket.send_text(text)
+                statuses.append(socket.receive_json()["status"])
+        assert statuses == [400, 422, 429, 429]
+        assert predict(client).status_code == 429
 
 
 def test_two_workers_on_one_port_share_a_quota_exactly() -> None:

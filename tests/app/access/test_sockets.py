@@ -10,6 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.sync.client import connect
 
 from benchmarks.client import Connection, get
 from tests.app.access.keys import key_file, make_key
@@ -106,6 +109,24 @@ def test_compressed_bodies_are_refused_and_never_inflated(service: Service) -> N
         headers = {**ALICE.headers, "Content-Encoding": coding, "Content-Type": "application/json"}
         answer = httpx2.post(f"{service.url}/predict", content=b"\x1f\x8b" * 1000, headers=headers)
         assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("size", [1_000, 10_000_000])
+def test_compressed_frames_are_not_spoken_and_never_inflated(service: Service, size: int) -> None:
+    headers = {"Content-Type": "application/json", **ALICE.headers}
+    session = httpx2.post(f"{service.url}/sessions", json={}, headers=headers).json()["session_id"]
+    url = f"ws://127.0.0.1:{service.port}/sessions/{session}/stream"
+    with connect(url, compression="deflate", additional_headers=ALICE.headers) as talker:
+        assert talker.response is not None
+        assert "Sec-WebSocket-Extensions" not in talker.response.headers
+        # As if it had been agreed on.
+        talker.protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+        talker.send(json.dumps({"id": 1, "type": "append", "text": "the " * (size // 4)}))
+        with pytest.raises(ConnectionClosedError) as closed:
+            talker.recv(30)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1002
+    assert httpx2.get(f"{service.url}/sessions/{session}", headers=ALICE.headers).json()["position"] == 0
 
 
 def test_connections_beyond_the_limit_are_refused_and_those_within_it_are_not(service: Service) -> None:

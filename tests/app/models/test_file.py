@@ -48,6 +48,8 @@ def test_names_lead_to_folders_beside_the_file_and_the_settings_fill_in_the_rest
     ("text", "reason"),
     [
         ("default = ", "is not valid TOML"),
+        (f'default = "a"\n[models.a]\nbundle = "a"\nthreads = {"9" * 5000}', "is not valid TOML"),
+        (f"default = {'[' * 5000}", "is not valid TOML"),
         ("", "default: Field required"),
         ('default = "a"', "models: Field required"),
         ('default = "a"\nmodels = {}', "models: Dictionary should have at least 1 item"),

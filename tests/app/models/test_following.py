@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,17 +142,69 @@ def test_a_worker_in_the_place_of_one_that_died_serves_what_the_file_says_by_the
         assert bundles(service, model="hills") == {open_bundle(house.folder / "hills").sha256}
 
 
-def test_a_worker_in_the_place_of_one_that_died_serves_what_there_was_at_the_start_where_the_file_is_broken(
-    house: House,
+def replace_all(service: Service) -> None:
+    """Kill every worker, one after the other; each kill waits until another has taken the place."""
+    for worker in sorted(service.workers()):
+        ready = len(service.events("ready"))
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: len(service.events("ready")) == ready + 1)  # noqa: B023 - waited for here
+
+
+def cards(service: Service) -> list[dict[str, Any]]:
+    """What the workers, over connections of their own, say of themselves."""
+    return [httpx2.get(f"{service.url}/model", timeout=PATIENCE).json() for _ in range(20)]
+
+
+BREAK: dict[str, Callable[[House], Any]] = {
+    "no TOML": lambda house: house.file.write_text("default = "),
+    "no file": lambda house: house.file.unlink(),
+    "no bundles": lambda house: house.name("sea", sea="gone", hills="gone-too"),
+}
+
+
+@pytest.mark.parametrize("kind", BREAK)
+def test_a_worker_in_the_place_of_one_that_died_serves_what_that_one_did_where_the_file_is_broken(
+    house: House, kind: str
 ) -> None:
-    old = open_bundle(house.folder / "sea").sha256
+    hills = open_bundle(house.folder / "hills").sha256
+    with serving(house, 2) as service:
+        wait_until_all_answer(service)
+        new = house.bundle("sea-2", HILLS, 2)
+        house.name("sea", sea="sea-2", hills="hills")
+        until(lambda: swapped(service).count(new) == 2)
+        session = service.ask("/sessions", text="the", model="hills").json()["session_id"]
+        BREAK[kind](house)
+        until(lambda: all(card["trouble"] for card in cards(service)))
+        told = len(service.events(LOST))
+        replace_all(service)
+        assert bundles(service) == {new}
+        assert bundles(service, model="hills") == {hills}
+        for card in cards(service):
+            assert card["models"] == ["sea", "hills"]
+            assert card["trouble"].startswith("cannot be served as it is: ")
+        assert len(service.events(LOST)) == 2 * told, "the log of each worker has it"
+        assert service.ask(f"/sessions/{session}/append", text="paths").json()["model"]["sha256"] == hills
+        newest = house.bundle("sea-3", SEA, 3)
+        house.name("sea", sea="sea-3", hills="hills")
+        until(lambda: bundles(service) == {newest})
+        until(lambda: not any(card["trouble"] for card in cards(service)))
+
+
+def test_what_cannot_be_had_again_after_a_death_is_named_and_the_rest_is_served(house: House) -> None:
     with serving(house, 2) as service:
         wait_until_all_answer(service)
         house.file.write_text("default = ")
         until(lambda: len(service.events(LOST)) == 2)
-        os.kill(min(service.workers()), signal.SIGKILL)
-        until(lambda: len(service.events("ready")) == 3)
-        assert bundles(service) == {old}
+        shutil.rmtree(house.folder / "hills")
+        replace_all(service)
+        assert bundles(service) == {open_bundle(house.folder / "sea").sha256}
+        assert {service.ask("/predict", text="the", model="hills").status_code for _ in range(20)} == {404}
+        for card in cards(service):
+            assert card["models"] == ["sea"]
+            assert card["trouble"].startswith("cannot be served as it is: the file of models, hills; the log says why")
+        reasons = [line["reason"] for line in service.events(LOST) if line["model"] == "hills"]
+        assert len(reasons) == 2
+        assert all("is not a folder" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -50,7 +50,9 @@ class ModelService:
         reader = Reader(served.vocabulary, engine.state_size, engine.hidden_size, scheduler, cache, limits)
         await reader.start()
         suggestions = Suggestions(served.vocabulary)
-        await asyncio.to_thread(suggestions.warm)
+        for make in (lambda: served.vocabulary.tokenise("a"), *suggestions.warming()):
+            # One after another: where other models answer already, their requests get a turn between two.
+            await asyncio.to_thread(make)
         return cls(served.identity(engine), reader, suggestions, admission)
 
     @property

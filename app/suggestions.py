@@ -28,11 +28,13 @@ class Suggestions:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def warm(self) -> None:
-        """Make now what is otherwise made when it is first needed: some tenths of a second for a large vocabulary."""
-        _ = self._special_count, self._word
-        for any_case_and_own in ("a", "A"):
-            self._vocabulary.completions(any_case_and_own)
+    def warming(self) -> tuple[Callable[[], object], ...]:
+        """What makes, bit by bit, what is otherwise made when it is first needed.
+
+        With a large vocabulary each takes some hundredths of a second, in which Python does nothing else.
+        """
+        complete = self._vocabulary.completions
+        return lambda: self._special_count, lambda: self._word, lambda: complete("a"), lambda: complete("A")
 
     def best(self, likely: Floats, wanted: Suggesting, own: OwnWords = NO_WORDS) -> list[Prediction]:
         """The likeliest words by `likely` [V] that a request wants to see, best first, ties by lower id.

@@ -171,13 +171,13 @@ class Vocabulary:
 
     def is_special(self, token_id: int) -> bool:
         """Whether an id stands for something other than itself: `<unk>`, `<eos>`, and `N` under the PTB convention."""
-        number = self.convention is Convention.PTB and self.words[token_id] == NUMBER
-        return number or token_id in (self.eos_id, self.unk_id)
+        return token_id in self._special
 
     def is_word(self, token_id: int) -> bool:
         """Whether an id is a word that a person would type: not special, and with a letter or a digit in it."""
         word = self.words[token_id]
-        return not self.is_special(token_id) and word[0] != "<" and any(map(str.isalnum, word))
+        # Nearly every word is letters and digits alone, which is found out in one call.
+        return token_id not in self._special and word[0] != "<" and (word.isalnum() or any(map(str.isalnum, word)))
 
     def completions(self, prefix: str) -> Ids:
         """Ids, ascending, whose surface starts with `prefix`: in any case if the prefix is lower case, else in its own.
@@ -244,12 +244,21 @@ class Vocabulary:
         return splitter(self.convention, self.words)
 
     @cached_property
+    def _special(self) -> frozenset[int]:
+        number = [self._ids[NUMBER]] if self.convention is Convention.PTB and NUMBER in self._ids else []
+        return frozenset([self.eos_id, self.unk_id, *number])
+
+    @cached_property
+    def _surfaces(self) -> list[str]:
+        return [surface(word, self.convention) for word in self.words]
+
+    @cached_property
     def _index(self) -> tuple[list[str], Ids]:
-        return _sorted_index([surface(word, self.convention) for word in self.words])
+        return _sorted_index(self._surfaces)
 
     @cached_property
     def _index_any_case(self) -> tuple[list[str], Ids]:
-        return _sorted_index([surface(word, self.convention).lower() for word in self.words])
+        return _sorted_index([form.lower() for form in self._surfaces])
 
 
 def _sorted_index(forms: list[str]) -> tuple[list[str], Ids]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import perf_counter
 
 import numpy as np
 
@@ -51,8 +52,10 @@ class ModelService:
         await reader.start()
         suggestions = Suggestions(served.vocabulary)
         for make in (lambda: served.vocabulary.tokenise("a"), *suggestions.warming()):
-            # One after another: where other models answer already, their requests get a turn between two.
+            began = perf_counter()
             await asyncio.to_thread(make)
+            if admission.inside:  # Other models answer already, and their requests get as long a turn.
+                await asyncio.sleep(perf_counter() - began)
         return cls(served.identity(engine), reader, suggestions, admission)
 
     @property

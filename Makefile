@@ -51,7 +51,6 @@ bench-gpu: $(DEV) ## measure every engine on a GPU (PY= as above; ARGS= goes to 
 
 bench-http: $(VENV)/.dev ## measure the service under load over real sockets
 	$(PY) -m benchmarks.http $(ARGS)
-	$(PY) -m benchmarks.keys $(ARGS)
 
 lock: | $(OWN) ## write the lock files anew from pyproject.toml; delete one first to let its versions move
 	$(PIP) 'uv>=0.9'

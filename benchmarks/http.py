@@ -1,6 +1,8 @@
-"""`python -m benchmarks.http [--rounds N]`: the service under load, over real sockets, on the machine it runs on.
+"""`python -m benchmarks.http [--rounds N] [--out FILE]`: the service under load, over real sockets of this machine.
 
-Boundary: comparisons of one server with itself. The client shares the cores with the server, and is counted.
+Boundary: comparisons of one server with itself here; what keys, traces and metrics cost, and a swap of models, are
+measured by `benchmarks.keys`, `benchmarks.observed` and `benchmarks.swap`. The client shares the cores with the server,
+and is counted.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import uvloop
 from rich.console import Console
 
 from app.settings import usable_cores
+from benchmarks import harness, keys, observed, swap
 from benchmarks.asking import CLIENTS, SECONDS, WORDS, appends, create, predictions, words
 from benchmarks.client import Connection, get
-from benchmarks.harness import Row, at_least, at_most, show, shown
+from benchmarks.harness import Row, at_least, at_most, shown
 from benchmarks.load import Load, StreamClient
 from benchmarks.scale import scale_rows
 from benchmarks.server import Server, serving
@@ -160,24 +163,44 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of every load")
-    rounds = parser.parse_args().rounds
-    console = Console()
-    found: list[Row] = []
+    parser.add_argument("--out", type=Path, help="JSON file for the rows, with what machine they are of")
+    options = parser.parse_args()
+    rounds, console = options.rounds, Console()
     with tempfile.TemporaryDirectory() as name:
-        for workers, threads, setup in ((1, CORES, "one worker"), (CORES, 1, f"{CORES} workers of a thread each")):
-            folder = Path(name) / str(workers)
-            with serving(BUNDLED, threads, folder / "batch", workers) as server:
-                uvloop.run(appends(server.port, CLIENTS, SECONDS))
-                found.append(_mean_batch(server, setup))
-            with serving(BUNDLED, threads, folder / "load", workers) as server:
-                found += append_rows(server, rounds, setup)
-                if workers == 1:
-                    found += rows(server, rounds)
-        (Path(name) / "scale").mkdir()
-        rows_of_scale, left_out = scale_rows(BUNDLED, Path(name) / "scale", rounds)
-    show("bundled model over HTTP", found + rows_of_scale, console)
+        folder = Path(name)
+        under_load, left_out = _under_load(folder, rounds)
+        # Swaps leave two copies of the bundle; each of the three has servers of its own, which write there.
+        own = [folder / what for what in ("keys", "observed", "swap")]
+        for one in own:
+            one.mkdir()
+        tables = {
+            "bundled model over HTTP": under_load,
+            keys.TITLE: [*keys.rows(own[0], rounds), *observed.rows(own[1], 2 * rounds)],
+            swap.TITLE: swap.rows(own[2], BUNDLED, 2 * rounds),
+        }
+    for title, found in tables.items():
+        harness.show(title, found, console)
     for line in left_out:
         console.print(line)
+    if options.out:
+        harness.record(options.out, tables)
+
+
+def _under_load(folder: Path, rounds: int) -> tuple[list[Row], list[str]]:
+    """The rows of servers under load, and what was left out."""
+    found: list[Row] = []
+    for workers, threads, setup in ((1, CORES, "one worker"), (CORES, 1, f"{CORES} workers of a thread each")):
+        own = folder / str(workers)
+        with serving(BUNDLED, threads, own / "batch", workers) as server:
+            uvloop.run(appends(server.port, CLIENTS, SECONDS))
+            found.append(_mean_batch(server, setup))
+        with serving(BUNDLED, threads, own / "load", workers) as server:
+            found += append_rows(server, rounds, setup)
+            if workers == 1:
+                found += rows(server, rounds)
+    (folder / "scale").mkdir()
+    rows_of_scale, left_out = scale_rows(BUNDLED, folder / "scale", rounds)
+    return found + rows_of_scale, left_out
 
 
 def _mean_batch(server: Server, setup: str) -> Row:

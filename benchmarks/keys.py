@@ -21,6 +21,7 @@ from benchmarks.harness import Row, at_least, show
 from benchmarks.server import serving
 
 BUNDLED = Path(__file__).parents[1] / "bundles" / "wikitext-2"
+TITLE = "keys, traces and metrics of the bundled model"
 
 
 def rows(folder: Path, rounds: int) -> list[Row]:
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of every load")
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
-        show("keys in front of the bundled model", rows(Path(name), rounds), Console())
+        show(TITLE, rows(Path(name), rounds), Console())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from app.settings import usable_cores
 from benchmarks.asking import CLIENTS, SECONDS, predictions
 from benchmarks.client import Connection, get
 from benchmarks.harness import Row, at_least, show
-from benchmarks.keys import BUNDLED
+from benchmarks.keys import BUNDLED, TITLE
 from benchmarks.load import Load
 from benchmarks.server import serving
 
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="interleaved runs of every load")
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
-        show("keys, traces and metrics of the bundled model", rows(Path(name), rounds), Console())
+        show(TITLE, rows(Path(name), rounds), Console())
 
 
 if __name__ == "__main__":

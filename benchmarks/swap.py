@@ -28,6 +28,7 @@ from benchmarks.server import Server, serving
 from model.bundle import open_bundle, write_manifest
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "wikitext-2"
+TITLE = "the bundled model, swapped for another under load"
 QUIET_SECONDS = 3.0
 """Between two swaps."""
 
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=6)
     swaps = parser.parse_args().swaps
     with tempfile.TemporaryDirectory() as name:
-        show("service of the bundled model", rows(Path(name), BUNDLE, swaps), Console())
+        show(TITLE, rows(Path(name), BUNDLE, swaps), Console())
 
 
 def rows(folder: Path, bundle: Path, swaps: int) -> list[Row]:

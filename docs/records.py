@@ -1,10 +1,7 @@
 """A hook of MkDocs: what the project recorded. `RESULTS.md` and `CHANGELOG.md` are pages, rows of benchmarks tables.
 
-Boundary: files of the project's root, and rows of `benchmarks/results`, as Markdown. `<!-- benchmarks -->` becomes the
-tables of `cpu.json`, `<!-- gpus -->` those of every `nvidia-*.json`, `<!-- keystrokes -->` that of `keystrokes.json`,
-`<!-- personal -->` that of `personal.json` and `<!-- personal cost -->` what that says of an append, `<!-- ray -->`
-the tables of `ray.json`, `<!-- plan of texts -->` and `<!-- plan of sessions -->` what `docs.capacity` makes of its
-costs.
+Boundary: files of the project's root, and rows of `benchmarks/results`, as Markdown. A marker such as
+`<!-- benchmarks -->` becomes the table that `TABLES` has under its name, one paragraph or several.
 """
 
 from __future__ import annotations
@@ -42,6 +39,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def benchmarks() -> str:
     """Every comparison that was recorded on a CPU, a table for each model."""
     return _tables("cpu.json")
+
+
+def over_http() -> str:
+    """The same of the service under load."""
+    return _tables("http.json")
 
 
 def ray() -> str:
@@ -159,6 +161,7 @@ TABLES = {
     "benchmarks": benchmarks,
     "gpus": gpus,
     "keystrokes": keystrokes,
+    "over http": over_http,
     "personal": personal,
     "personal cost": personal_cost,
     "plan of sessions": plan_of_sessions,

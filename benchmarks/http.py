@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from app.settings import usable_cores
@@ -206,9 +207,9 @@ def _under_load(folder: Path, rounds: int) -> tuple[list[Row], list[str]]:
 def _mean_batch(server: Server, setup: str) -> Row:
     """Rows that a call of the engine had, by the service's own count."""
     with Connection(server.port) as connection:
-        text = connection.ask(get("/metrics")).decode()
-    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("pru_batch_rows_"))
-    rows, calls = (float(samples[f"pru_batch_rows_{what}"]) for what in ("sum", "count"))
+        families = text_string_to_metric_families(connection.ask(get("/metrics")).decode())
+    samples = [sample for family in families if family.name == "pru_batch_rows" for sample in family.samples]
+    rows, calls = (sum(s.value for s in samples if s.name == f"pru_batch_rows_{what}") for what in ("sum", "count"))
     label = f"append of one word, {setup}, 32 clients: rows / call"
     return at_least(label, f"{rows:,.0f} / {calls:,.0f}", rows / calls, 8)
 

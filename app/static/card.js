@@ -41,7 +41,8 @@ export class Card {
   }
 }
 
-function rows({ model, architecture: a, vocabulary_size, metrics, training, intended_use, limitations, licence, limits }) {
+function rows(card) {
+  const { model, architecture: a, vocabulary_size, metrics, training, intended_use, limitations, licence, attribution, limits } = card;
   const shape = [
     a.layers && `${a.layers} layers`, a.hidden_size && `${whole(a.hidden_size)} wide`, a.groups && `${a.groups} groups`,
     a.levels && `${a.levels} levels`,
@@ -57,6 +58,7 @@ function rows({ model, architecture: a, vocabulary_size, metrics, training, inte
     ["Run by", `${model.engine}, ${model.precision}`],
     ["Bundle", make("code", { textContent: model.sha256.slice(0, 12), title: model.sha256 })],
     ["Licence", licence],
+    ["Attribution", attribution],
     ["One request", `${whole(limits.tokens)} tokens, ${whole(limits.texts)} texts, ${whole(limits.body_bytes)} bytes at most`],
   ].filter(([, value]) => value);
 }

@@ -125,7 +125,8 @@ def test_the_model_card_and_the_last_requests_are_shown(watched: Watched, servic
     model = watched.page.locator("#model")
     for told in (card["model"]["name"], f"{card['vocabulary_size']:,} words", card["model"]["sha256"][:12]):
         expect(model).to_contain_text(told)
-    for name, field in {"Intended use": "intended_use", "Limitations": "limitations", "Licence": "licence"}.items():
+    for field in ("intended_use", "limitations", "licence", "attribution"):
+        name = field.replace("_", " ").capitalize()
         expect(model.locator("dt", has_text=name).locator("+ dd")).to_have_text(card[field])
     expect(model).to_contain_text(f"{card['limits']['tokens']:,} tokens")
     watched.type("The film was ")

@@ -35,8 +35,9 @@ from training.observer import Observer
 from training.presets import PRESETS, find_preset
 from training.progress import Observers, TensorBoardObserver, TerminalObserver
 from training.report_command import report_command
+from training.run_folder import is_occupied
 from training.settings import with_settings
-from training.trainer import Trainer, is_occupied
+from training.trainer import Trainer
 from training.warm_start import warm_start
 from training.world import Device, joined, local_rank
 

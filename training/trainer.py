@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -22,8 +21,7 @@ from model.config import ModelConfig
 from model.errors import TrainingError
 from model.files import write_json
 from model.language_model import LanguageModel
-from model.machine import processor_name
-from training.arithmetic import multiplies_bfloat16
+from training.arithmetic import hardware, multiplies_bfloat16
 from training.averaging import Average, stopped_improving
 from training.data import Data, Epochs
 from training.evaluate import evaluate
@@ -33,6 +31,7 @@ from training.observer import Observer
 from training.recipe import Optimizer, Recipe, build_optimizer, learning_rate
 from training.resume import FILE as RESUME_FILE
 from training.resume import Parts, Position, load_resume, save_resume
+from training.run_folder import recorded_curve
 from training.updates import GraphedUpdates, Updates
 from training.warm_start import WarmStart
 from training.world import World
@@ -76,6 +75,8 @@ class Trainer:
         if world.rank:
             torch.manual_seed(seed + world.rank)  # Masks of its own; the weights are the first process's.
         self.epochs = Epochs(data, recipe, seed, world)
+        self.recorded: list[dict[str, Any]] = []
+        """Epochs that the checkpoint's record tells of already, some of which are read again after a kill."""
         skipped = start.epoch if start is not None else 0
         self.position = Position(epoch=skipped, step=sum(self.epochs.updates[:skipped]))
         graphs = world.device.type == "cuda" and world.size == 1
@@ -100,6 +101,7 @@ class Trainer:
         if (self.out / RECORD).exists() and read_record(self.out).get("finished"):
             raise TrainingError(f"{self.out} holds a finished run; use another --out folder to train again")
         self.position, own = load_resume(self.out, self.identity, self.parts)
+        self.recorded = recorded_curve(self.out)
         rank = self.world.rank
         self.updates.restart(own[f"{rank}.state"].to(self.world.device))
         torch.set_rng_state(own[f"{rank}.random"])
@@ -133,7 +135,7 @@ class Trainer:
             stopped = self._epoch(observer, should_stop)
             if position.segment == self.epochs.updates[position.epoch]:
                 observer.validated(self._validate())
-            elif not position.curve:
+            elif not position.curve and not self.recorded:
                 self._save_checkpoint()
             # Clocks differ, and to save is an exchange between processes: all do as the first.
             if stopped or self.world.of_first(time.monotonic() - self._saved_at >= RESUME_SECONDS):
@@ -191,33 +193,42 @@ class Trainer:
         )
 
     def _validate(self) -> dict[str, Any]:
-        """End the epoch: measure validation, keep the checkpoint if it is the best, make the curve's next point."""
+        """End the epoch: measure validation, keep the checkpoint if it is the best, make the curve's next point.
+
+        An epoch that was read before a kill has its point, and its checkpoint is there, or a better one.
+        """
         position = self.position
-        began = time.perf_counter()
+        done = len(position.curve)
         with self.parts.average.in_place():
-            valid = self._validation_perplexity()
-            position.seconds += position.epoch_seconds + time.perf_counter() - began
+            again = done < len(self.recorded)
+            entry = self.recorded[done] if again else self._measure()
             best = min((point["valid_perplexity"] for point in position.curve), default=math.inf)
-            entry = {
-                "epoch": position.epoch + 1,
-                "step": position.step,
-                "train_perplexity": math.exp(position.loss / position.tokens),
-                "valid_perplexity": valid,
-                "averaged": position.averaged,
-                "tokens_per_second": position.tokens / position.epoch_seconds,
-                "seconds": position.seconds,
-            }
             position.curve.append(entry)
             position.epoch += 1
             position.segment = position.tokens = 0
             position.loss = position.epoch_seconds = 0.0
+            position.seconds = entry["seconds"]
             self.updates.restart(torch.zeros_like(self.updates.state))
-            if valid < best:
+            if not again and entry["valid_perplexity"] < best:
                 self._save_checkpoint()
-            elif self.world.leads:
+            elif not again and self.world.leads:
                 self._renew_record()
         self._notice_a_standstill()
         return entry
+
+    def _measure(self) -> dict[str, Any]:
+        """The curve's point of the epoch that was read."""
+        position, began = self.position, time.perf_counter()
+        valid = self._validation_perplexity()
+        return {
+            "epoch": position.epoch + 1,
+            "step": position.step,
+            "train_perplexity": math.exp(position.loss / position.tokens),
+            "valid_perplexity": valid,
+            "averaged": position.averaged,
+            "tokens_per_second": position.tokens / position.epoch_seconds,
+            "seconds": position.seconds + position.epoch_seconds + time.perf_counter() - began,
+        }
 
     def _validation_perplexity(self) -> float:
         valid = self.data.valid
@@ -276,7 +287,7 @@ class Trainer:
         write_json(self.out / RECORD, self._record() | kept | more)
 
     def _record(self) -> dict[str, Any]:
-        position, cuda = self.position, self.world.device.type == "cuda"
+        position = self.position
         best = min(position.curve, key=lambda point: point["valid_perplexity"], default=None)
         return {
             **self.identity,
@@ -288,17 +299,6 @@ class Trainer:
             "peak_bytes": peak_bytes(self.world.device),
             "finished": False,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": {
-                "processor": processor_name(),
-                "cores": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-                "products": "bfloat16" if self.bfloat16 else "float32",
-                **({"device": torch.cuda.get_device_name(self.world.device)} if cuda else {}),
-            },
+            "hardware": hardware(self.world.device, bfloat16=self.bfloat16),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
-
-
-def is_occupied(out: Path) -> bool:
-    """Whether a folder already holds a run, finished or not."""
-    return (out / RESUME_FILE).exists() or (out / RECORD).exists()

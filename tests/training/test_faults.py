@@ -24,7 +24,8 @@ from training.data import Data
 from training.presets import Preset
 from training.progress import TerminalObserver
 from training.resume import Position
-from training.trainer import Trainer, is_occupied
+from training.run_folder import is_occupied
+from training.trainer import Trainer
 
 Fault = Callable[[Path, int], AbstractContextManager[Moments]]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from model.errors import CorpusError, TrainingError
 from tests.training.conftest import recipe
 from tests.training.runs import Silent, stop_after, trainer
 from training.data import Data
+from training.evaluate import Evaluation
 from training.resume import Position
 from training.trainer import Trainer
 
@@ -158,3 +162,49 @@ def test_an_out_folder_that_cannot_be_made_is_refused_before_any_training(data: 
 def test_a_text_too_short_for_the_batch_is_refused(data: Data, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="too few: they are read in 5000 rows"):
         trainer(data, tmp_path, recipe(batch_size=5000))
+
+
+def killed_after(epochs: int) -> Callable[[], bool]:
+    """What is asked after each update, and never answers once so many epochs of 19 updates are over."""
+    updates = itertools.count(1)
+
+    def asked() -> bool:
+        if next(updates) > 19 * epochs:
+            raise KeyboardInterrupt
+        return False
+
+    return asked
+
+
+def test_a_killed_run_that_reads_epochs_again_leaves_the_better_checkpoint_and_its_record_alone(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perplexities = iter([30.0, 25.0, 10.0, 9.0, 12.0, 9.0, 9.0])
+    monkeypatch.setattr(
+        "training.trainer.evaluate",
+        lambda *_, **__: Evaluation(tokens=1, negative_log_likelihood=math.log(next(perplexities))),
+    )
+    settings = recipe(epochs=5)
+    first = trainer(data, tmp_path, settings)
+    assert first.epochs.updates == [19] * 5
+    with pytest.raises(KeyboardInterrupt):
+        first.run(Silent(), killed_after(4))
+    best = {name: (tmp_path / name).read_bytes() for name in ("model.safetensors", "training.json")}
+    assert [point["valid_perplexity"] for point in json.loads(best["training.json"])["curve"]] == pytest.approx(
+        [30, 25, 10, 9]
+    )
+
+    for stop in (3, 20, 15):  # in the first epoch, in the second, and at its end
+        again = trainer(data, tmp_path, settings)
+        again.resume()
+        assert not again.run(Silent(), stop_after(stop))
+        assert {name: (tmp_path / name).read_bytes() for name in best} == best
+    last = trainer(data, tmp_path, settings)
+    last.resume()
+    seen = Silent()
+    assert last.run(seen)
+    assert [entry["valid_perplexity"] for entry in seen.entries] == pytest.approx([10, 9, 12])
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert [point["valid_perplexity"] for point in record["curve"]] == pytest.approx([30, 25, 10, 9, 12])
+    assert record["best_epoch"] == 4
+    assert (tmp_path / "model.safetensors").read_bytes() == best["model.safetensors"]

@@ -35,7 +35,7 @@ from training.observer import Observer
 from training.presets import PRESETS, find_preset
 from training.progress import Observers, TensorBoardObserver, TerminalObserver
 from training.report_command import report_command
-from training.run_folder import is_occupied
+from training.run_folder import UNVALIDATED, how_to_go_on, is_occupied, recorded_curve
 from training.settings import with_settings
 from training.trainer import Trainer
 from training.warm_start import warm_start
@@ -148,10 +148,11 @@ def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None
                 Observers(observers), lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)
             )
         except KeyboardInterrupt:
-            raise TrainingError(f"interrupted twice; --resume goes on from what {out} last saved") from None
+            raise TrainingError(f"interrupted twice; {how_to_go_on(out)}") from None
     if not finished and world.mean(interrupted()):
         raise TrainingError(f"interrupted; {out} holds everything so far, and --resume goes on")
-    console.print(f"{'finished' if finished else 'time is up, --resume goes on'}; the checkpoint is {out}")
+    end = "finished" if finished else "time is up, --resume goes on"
+    console.print(f"{end}; {f'the checkpoint is {out}' if recorded_curve(out) else f'{out} {UNVALIDATED}'}")
 
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)

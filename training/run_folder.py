@@ -11,10 +11,27 @@ from typing import Any
 from model.checkpoint import RECORD, read_record
 from training.resume import FILE as RESUME_FILE
 
+UNVALIDATED = "holds weights that no validation has seen"
+"""Of a checkpoint that was saved in the first epoch."""
+
 
 def is_occupied(out: Path) -> bool:
     """Whether a folder already holds a run, finished or not."""
     return (out / RESUME_FILE).exists() or (out / RECORD).exists()
+
+
+def last_good(out: Path) -> str:
+    """What a run that cannot go on leaves to be used, in words."""
+    if not (out / RECORD).exists():
+        return "there is no checkpoint yet"
+    return f"the last good checkpoint is {out}" if recorded_curve(out) else f"{out} {UNVALIDATED}"
+
+
+def how_to_go_on(out: Path) -> str:
+    """What to do once what stopped a run is mended."""
+    if (out / RESUME_FILE).exists():
+        return f"--resume goes on from what {out} last saved"
+    return "train again: nothing was saved yet"
 
 
 def recorded_curve(out: Path) -> list[dict[str, Any]]:

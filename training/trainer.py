@@ -31,7 +31,7 @@ from training.observer import Observer
 from training.recipe import Optimizer, Recipe, build_optimizer, learning_rate
 from training.resume import FILE as RESUME_FILE
 from training.resume import Parts, Position, load_resume, save_resume
-from training.run_folder import recorded_curve
+from training.run_folder import how_to_go_on, last_good, recorded_curve
 from training.updates import GraphedUpdates, Updates
 from training.warm_start import WarmStart
 from training.world import World
@@ -75,6 +75,7 @@ class Trainer:
         if world.rank:
             torch.manual_seed(seed + world.rank)  # Masks of its own; the weights are the first process's.
         self.epochs = Epochs(data, recipe, seed, world)
+        self.limit = EXPLODED * math.log(len(data.vocabulary))
         self.recorded: list[dict[str, Any]] = []
         """Epochs that the checkpoint's record tells of already, some of which are read again after a kill."""
         skipped = start.epoch if start is not None else 0
@@ -118,9 +119,9 @@ class Trainer:
         try:
             return self._run(observer, should_stop)
         except OSError as error:
+            reason = error.strerror or error
             raise TrainingError(
-                f"{self.out} cannot be written: {error.strerror or error}; mend that, and --resume goes on from "
-                "what was saved last"
+                f"{self.out} cannot be written: {reason}; mend that, and {how_to_go_on(self.out)}"
             ) from None
 
     def _run(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
@@ -180,16 +181,13 @@ class Trainer:
         return value
 
     def _check(self, loss: float) -> None:
-        position, limit = self.position, EXPLODED * math.log(len(self.data.vocabulary))
-        if loss <= limit:
+        if loss <= self.limit:
             return
+        position = self.position
         kind = f"has exploded to {loss:.1f}" if math.isfinite(loss) else f"is {loss}"
-        saved = (
-            f"the last good checkpoint is {self.out}" if (self.out / RECORD).exists() else "there is no checkpoint yet"
-        )
         raise TrainingError(
             f"the loss {kind} at step {position.step + 1} (epoch {position.epoch + 1}); lower the learning rate or the "
-            f"clip; {saved}"
+            f"clip; {last_good(self.out)}"
         )
 
     def _validate(self) -> dict[str, Any]:
@@ -236,10 +234,10 @@ class Trainer:
         found = evaluate(self.model, valid, self.data.vocabulary.eos_id, streams=streams, bfloat16=self.bfloat16)
         # What is decided by it must be decided alike, and machines differ in their last digits.
         perplexity = self.world.of_first(found.perplexity)
-        if not math.isfinite(perplexity):
+        if not math.log(perplexity) <= self.limit:
             raise TrainingError(
-                f"validation perplexity is {perplexity} after epoch {self.position.epoch + 1}; lower the learning "
-                f"rate or the clip; {self.out} holds what was saved before"
+                f"validation perplexity is {perplexity:.4g} after epoch {self.position.epoch + 1}; lower the learning "
+                f"rate or the clip; {last_good(self.out)}"
             )
         return perplexity
 

@@ -91,6 +91,27 @@ def test_a_run_that_explodes_in_its_first_epoch_claims_no_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
 
 
+def test_a_checkpoint_that_was_never_validated_is_not_called_good(data: Data, tmp_path: Path) -> None:
+    wild = recipe(learning_rate=1e30, clip=1e30)
+    assert not trainer(data, tmp_path, wild).run(Silent(), stop_after(1))
+    again = trainer(data, tmp_path, wild)
+    again.resume()
+    with pytest.raises(TrainingError, match=rf"at step 2 .*; {tmp_path} holds weights that no validation has seen$"):
+        again.run(Silent())
+
+
+def test_a_validation_that_explodes_stops_the_run_and_is_never_saved(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exploded = Evaluation(tokens=1, negative_log_likelihood=5.1 * math.log(len(data.vocabulary)))
+    monkeypatch.setattr("training.trainer.evaluate", lambda *_, **__: exploded)
+    with pytest.raises(
+        TrainingError, match=r"validation perplexity is 1\.\d+e\+07 after epoch 1; .* no checkpoint yet$"
+    ):
+        trainer(data, tmp_path, recipe()).run(Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "training.json", "resume.safetensors"])
 def test_a_full_disk_stops_the_run_and_leaves_what_was_saved_before(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str

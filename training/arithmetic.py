@@ -1,11 +1,14 @@
-"""What a machine computes with: which arithmetic a device is fast in, and the whole of it for a record.
+"""What a machine computes with: which arithmetic a device is fast in, and what a record says of it.
 
 Boundary: asks torch and the system what there is; what is done with the answer is `training.trainer`'s.
 """
 
 from __future__ import annotations
 
+import datetime
 import os
+import platform
+from typing import Any
 
 import torch
 
@@ -24,12 +27,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def hardware(device: torch.device, *, bfloat16: bool) -> dict[str, str | int | None]:
-    """What a record says of the machine, and of the products of training."""
+def circumstances(device: torch.device, *, bfloat16: bool) -> dict[str, Any]:
+    """What a record says of the day, the machine, the products of training and the versions of programs."""
     return {
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "products": "bfloat16" if bfloat16 else "float32",
-        **({"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "hardware": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "products": "bfloat16" if bfloat16 else "float32",
+            **({"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}),
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

@@ -35,7 +35,7 @@ from training.observer import Observer
 from training.presets import PRESETS, find_preset
 from training.progress import Observers, TensorBoardObserver, TerminalObserver
 from training.report_command import report_command
-from training.run_folder import UNVALIDATED, how_to_go_on, is_occupied, recorded_curve
+from training.run_folder import checkpoint_in_words, how_to_go_on, is_occupied
 from training.settings import with_settings
 from training.trainer import Trainer
 from training.warm_start import warm_start
@@ -152,7 +152,8 @@ def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None
     if not finished and world.mean(interrupted()):
         raise TrainingError(f"interrupted; {out} holds everything so far, and --resume goes on")
     end = "finished" if finished else "time is up, --resume goes on"
-    console.print(f"{end}; {f'the checkpoint is {out}' if recorded_curve(out) else f'{out} {UNVALIDATED}'}")
+    if leads:
+        console.print(f"{end}; {checkpoint_in_words(out)}")
 
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)

@@ -5,9 +5,7 @@ Boundary: a model, ids and a recipe in; a checkpoint folder out. What is shown m
 
 from __future__ import annotations
 
-import datetime
 import math
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from model.config import ModelConfig
 from model.errors import TrainingError
 from model.files import write_json
 from model.language_model import LanguageModel
-from training.arithmetic import hardware, multiplies_bfloat16
+from training.arithmetic import circumstances, multiplies_bfloat16
 from training.averaging import Average, stopped_improving
 from training.data import Data, Epochs
 from training.evaluate import evaluate
@@ -31,7 +29,7 @@ from training.observer import Observer
 from training.recipe import Optimizer, Recipe, build_optimizer, learning_rate
 from training.resume import FILE as RESUME_FILE
 from training.resume import Parts, Position, load_resume, save_resume
-from training.run_folder import how_to_go_on, last_good, recorded_curve
+from training.run_folder import how_to_go_on, last_good, recorded_curve, remove_leftovers
 from training.updates import GraphedUpdates, Updates
 from training.warm_start import WarmStart
 from training.world import World
@@ -126,9 +124,15 @@ class Trainer:
 
     def _run(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
         self.out.mkdir(parents=True, exist_ok=True)
+        if self.world.leads:
+            remove_leftovers(self.out)
         if not (self.out / RESUME_FILE).exists():
+            if "started_from" in self.identity:
+                self.position.start_perplexity = self._validation_perplexity()
             # From here on whatever stops the run leaves something to resume, and a full disk is noticed at once.
             self._save_resume()
+        if self.position.start_perplexity is not None and not (self.out / RECORD).exists():
+            self._save_checkpoint()  # What the run started from, until an epoch is better.
         self._saved_at = time.monotonic()
         position, epochs = self.position, self.recipe.epochs
         observer.started(position, self.epochs.total, epochs)
@@ -136,7 +140,7 @@ class Trainer:
             stopped = self._epoch(observer, should_stop)
             if position.segment == self.epochs.updates[position.epoch]:
                 observer.validated(self._validate())
-            elif not position.curve and not self.recorded:
+            elif math.isinf(position.best[0]) and not self.recorded:
                 self._save_checkpoint()
             # Clocks differ, and to save is an exchange between processes: all do as the first.
             if stopped or self.world.of_first(time.monotonic() - self._saved_at >= RESUME_SECONDS):
@@ -200,7 +204,7 @@ class Trainer:
         with self.parts.average.in_place():
             again = done < len(self.recorded)
             entry = self.recorded[done] if again else self._measure()
-            best = min((point["valid_perplexity"] for point in position.curve), default=math.inf)
+            best, _ = position.best
             position.curve.append(entry)
             position.epoch += 1
             position.segment = position.tokens = 0
@@ -236,8 +240,8 @@ class Trainer:
         perplexity = self.world.of_first(found.perplexity)
         if not math.log(perplexity) <= self.limit:
             raise TrainingError(
-                f"validation perplexity is {perplexity:.4g} after epoch {self.position.epoch + 1}; lower the learning "
-                f"rate or the clip; {last_good(self.out)}"
+                f"validation perplexity is {perplexity:.4g} {'after' if self.position.tokens else 'before'} epoch "
+                f"{self.position.epoch + 1}; lower the learning rate or the clip; {last_good(self.out)}"
             )
         return perplexity
 
@@ -286,17 +290,15 @@ class Trainer:
 
     def _record(self) -> dict[str, Any]:
         position = self.position
-        best = min(position.curve, key=lambda point: point["valid_perplexity"], default=None)
         return {
             **self.identity,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "tokens": self.data.tokens,
             "curve": position.curve,
-            "best_epoch": best["epoch"] if best else None,
+            "best_epoch": position.best[1],
+            **({"start_perplexity": start} if (start := position.start_perplexity) is not None else {}),
             "seconds": position.seconds,
             "peak_bytes": peak_bytes(self.world.device),
             "finished": False,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": hardware(self.world.device, bfloat16=self.bfloat16),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            **circumstances(self.world.device, bfloat16=self.bfloat16),
         }

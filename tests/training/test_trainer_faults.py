@@ -21,6 +21,7 @@ from training.data import Data
 from training.evaluate import Evaluation
 from training.resume import Position
 from training.trainer import Trainer
+from training.world import World
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data: Data, tmp_path: Path) -> None:
@@ -229,3 +230,30 @@ def test_a_killed_run_that_reads_epochs_again_leaves_the_better_checkpoint_and_i
     assert [point["valid_perplexity"] for point in record["curve"]] == pytest.approx([30, 25, 10, 9, 12])
     assert record["best_epoch"] == 4
     assert (tmp_path / "model.safetensors").read_bytes() == best["model.safetensors"]
+
+
+def test_what_a_killed_process_left_half_written_goes_when_its_run_goes_on_and_nothing_else_does(
+    data: Data, tmp_path: Path
+) -> None:
+    ours = [tmp_path / f".{name}.0123abcd.partial" for name in ("model.safetensors", "resume.safetensors")]
+    others = [
+        tmp_path / ".model.safetensors.partial",
+        tmp_path / ".notes.txt.0123abcd.partial",
+        tmp_path / "model.safetensors.0123abcd.partial",
+        tmp_path / "sub" / ours[0].name,
+    ]
+    for path in (*ours, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    second = trainer(data, tmp_path, recipe())
+    second.world = World(rank=1)
+    second.run(Silent(), stop_after(1))
+    assert all(path.exists() for path in (*ours, *others))
+    assert not trainer(data, tmp_path, recipe()).run(Silent(), stop_after(1))
+    assert not any(path.exists() for path in ours)
+    ours[0].write_bytes(b"half")
+    again = trainer(data, tmp_path, recipe())
+    again.resume()
+    assert again.run(Silent())
+    assert not ours[0].exists()
+    assert all(path.exists() for path in others)

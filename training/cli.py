@@ -142,7 +142,7 @@ def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None
     with _interruptible() as interrupted, ExitStack() as stack:
         observers: list[Observer] = [stack.enter_context(TerminalObserver(console))]
         if tensorboard and leads:
-            observers.append(stack.enter_context(TensorBoardObserver(out)))
+            observers.append(stack.enter_context(TensorBoardObserver(out, console)))
         try:
             finished = trainer.run(
                 Observers(observers), lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)

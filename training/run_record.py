@@ -138,6 +138,11 @@ class RunRecord(_Part):
         return recipe != own or self.model != preset.config(self.model.vocabulary_size)
 
     @property
+    def is_papers(self) -> bool:
+        """Whether the run is a row of the paper as it stands: its model by its recipe, and not by another schedule."""
+        return self.published is not None and self.published.preset == self.preset and not self.changed
+
+    @property
     def recurrent_parameters(self) -> int:
         """Parameters of the recurrent layers, biases included; the embedding and the decoder's bias are the rest."""
         return _recurrent_parameters(self.model)

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from model.checkpoint import load_checkpoint
 from model.errors import CheckpointError, CorpusError, TrainingError
-from model.files import read_text, write_atomically
+from model.files import read_text, readable, write_atomically
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from training.analysis import tables
@@ -151,7 +151,7 @@ def _load(checkpoints: Sequence[Path]) -> tuple[dict[str, LanguageModel], Vocabu
                 f"{folder} and {checkpoints[0]} have different vocabularies, so that what they predict cannot be "
                 "compared; give checkpoints trained on the same data, or analyze each by itself"
             )
-        name = folder.resolve().name
+        name = readable(Path(folder.resolve().name))
         seen[name] += 1
         models[name if seen[name] == 1 else f"{name} ({seen[name]})"] = model
     return models, vocabulary

@@ -6,6 +6,7 @@ Boundary: arguments in, one result on the terminal out. What a method computes i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from rich.progress import Progress
 
 from model.checkpoint import RECORD, load_checkpoint, read_record
 from model.conventions import Convention
-from model.errors import CheckpointError, ConfigurationError, CorpusError
-from model.files import read_text, write_json
+from model.errors import CheckpointError, ConfigurationError, CorpusError, TrainingError
+from model.files import read_text, readable, write_json
 from model.vocabulary import Ids, Vocabulary
 from training.corpus import Corpus, load_corpus
 from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically, gradient_statistics
@@ -132,6 +133,8 @@ def evaluate_command(
             )
         else:
             result = evaluate(model, ids, eos_id, advance=advance)
+    if not math.isfinite(result.perplexity):
+        raise TrainingError(f"{name}: {_in_words(result)}: that is beyond float32; choose milder settings")
     found = {"data": name, **result.record()}
     if record:
         _keep(checkpoint, found)
@@ -171,7 +174,7 @@ def _to_evaluate(vocabulary: Vocabulary, corpus: Corpus | None, split: str, text
     content = read_text(text, CorpusError)
     if not content.strip():
         raise CorpusError(f"{text} is empty; give text to evaluate on")
-    return str(text), vocabulary.encode(content)
+    return readable(text), vocabulary.encode(content)
 
 
 def _of_corpus(vocabulary: Vocabulary, corpus: Corpus | None, split: str, what: str) -> tuple[str, Ids]:

@@ -5,6 +5,7 @@ Boundary: a record in, plain data out. How runs are shown is `training.results` 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -166,8 +167,13 @@ def _recurrent_parameters(config: ModelConfig) -> int:
 
 def read_run(folder: Path) -> RunRecord:
     """The run that a folder records; `CheckpointError` that names the file where there is no such record."""
+    record = read_record(folder)
     try:
-        return RunRecord.model_validate(read_record(folder))
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"{folder / RECORD} holds half a character, as in \\ud800; restore the file") from None
+    try:
+        return RunRecord.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"

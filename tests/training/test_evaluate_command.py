@@ -142,6 +142,8 @@ def test_a_temperature_is_tuned_on_validation_whatever_is_reported_and_the_resul
         (["--dynamic", "--dynamic-lr", "-1"], "lr must be a finite number of at least 0"),
         (["--temperature", "warm"], "--temperature must be a number or auto, not warm"),
         (["--temperature", "0"], "temperature must be a finite number above 0"),
+        (["--temperature", "1e-40"], "temperature perplexity nan over 189 tokens (temperature 1e-40): that is beyond"),
+        (["--neural-cache", "--cache-theta", "1e300"], "theta 1e+300, window 500): that is beyond float32; choose"),
         (["--dynamic", "--text"], "--dynamic takes its statistics from the train split of a corpus; give --data"),
         (["--temperature", "auto", "--text"], "is tuned on the valid split of a corpus; give --data"),
     ],

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from model.language_model import LanguageModel
 from model.machine import processor_name
+from model.pru import PRULayer, reads_at_once
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -25,6 +27,17 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = torch.cpu.get_capabilities()
     return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def of_recurrence(model: LanguageModel, device: torch.device) -> dict[str, str]:
+    """What a record says of figures measured without gradients: nothing, but where a GPU rounds the recurrence.
+
+    There its products are in float16, summed in float32 (`model.recurrence`).
+    """
+    rounded = device.type == "cuda" and any(
+        isinstance(layer, PRULayer) and reads_at_once(layer) for layer in model.layers
+    )
+    return {"recurrence": "float16"} if rounded else {}
 
 
 def circumstances(device: torch.device, *, bfloat16: bool) -> dict[str, Any]:

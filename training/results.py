@@ -38,9 +38,16 @@ deviation of a single run. Parameters are in millions; the recurrent ones are th
 included, and their reduction is relative to an LSTM of the same sizes."""
 
 
+_ROUNDED = """Figures "by a float16 recurrence" were measured on a GPU, where the products of the recurrence are rounded
+to float16 and summed in float32. All others were measured in float32 throughout, or their records are older and do not
+say."""
+
+
 def results(records: Sequence[RunRecord], pictures: Collection[str] = ()) -> str:
     """The whole of RESULTS.md; `pictures` are the names of those that stand beside it."""
     parts = [_PREAMBLE]
+    if any(record.recurrence or any(one.recurrence for one in record.evaluations) for record in records):
+        parts.append(_ROUNDED)
     for section in Section:
         if section is Section.LEVELS_AND_GROUPS:
             parts += ["## Figure 1: learning curves", _learning_curves(pictures)]
@@ -105,7 +112,7 @@ def _run(record: RunRecord) -> Row:
         **_model(record),
         "seed": str(record.seed),
         "epochs": str(epochs) if record.finished else f"{len(record.curve)} of {epochs}, not finished",
-        "hardware": _hardware(record.hardware),
+        "hardware": _hardware(record.hardware) + _rounded(record),
         "time": _duration(record.seconds),
         "memory": NONE if record.peak_bytes is None else f"{record.peak_bytes / 1e9:.1f} GB",
         **_perplexities([record], record.published),
@@ -225,10 +232,19 @@ def _evaluation(record: RunRecord, evaluation: EvaluationRecord) -> Row:
         "data": evaluation.data,
         "seed": str(record.seed),
         "tokens": f"{evaluation.tokens:,}",
-        "settings": ", ".join(f"{_words(name)} {value}" for name, value in evaluation.parameters.items()) or NONE,
+        "settings": _settings(evaluation) + _rounded(evaluation),
         _words(measure_of(evaluation.evaluation)): f"{evaluation.figure:.2f}",
         **_beside(_published(record, evaluation), [evaluation.figure]),
     }
+
+
+def _settings(evaluation: EvaluationRecord) -> str:
+    return ", ".join(f"{_words(name)} {value}" for name, value in evaluation.parameters.items()) or NONE
+
+
+def _rounded(figures: RunRecord | EvaluationRecord) -> str:
+    """What is added where figures were measured in another arithmetic than the weights'."""
+    return f", figures by a {figures.recurrence} recurrence" if figures.recurrence else ""
 
 
 def _beside(entry: PublishedAdaptive | None, ours: Sequence[float] = ()) -> Row:

@@ -74,6 +74,7 @@ class EvaluationRecord(_Part):
     tokens: Count
     evaluation: str
     parameters: dict[str, int | float | str]
+    recurrence: str | None = None
     figure: Perplexity
     """The perplexity, which the record holds under the name of its own measure."""
 
@@ -105,6 +106,8 @@ class RunRecord(_Part):
     hardware: dict[str, str | int | None]
     perplexity: dict[str, Perplexity] = {}
     """Of each split (`valid`, and `test` where there is one), static, on one stream; a finished run's only."""
+    recurrence: str | None = None
+    """The arithmetic of the recurrence that `perplexity` was measured by, where it was not the weights' own."""
     evaluations: list[EvaluationRecord] = []
     started_from: StartedFrom | None = None
 

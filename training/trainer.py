@@ -19,7 +19,7 @@ from model.config import ModelConfig
 from model.errors import TrainingError
 from model.files import write_json
 from model.language_model import LanguageModel
-from training.arithmetic import circumstances, multiplies_bfloat16
+from training.arithmetic import circumstances, multiplies_bfloat16, of_recurrence
 from training.averaging import Average, stopped_improving
 from training.data import Data, Epochs
 from training.evaluate import evaluate
@@ -267,7 +267,7 @@ class Trainer:
             for split, ids in (("valid", self.data.valid), ("test", self.data.test))
             if ids is not None
         }
-        self._renew_record(perplexity=perplexity, finished=True)
+        self._renew_record(perplexity=perplexity, finished=True, **of_recurrence(model, self.world.device))
         (self.out / RESUME_FILE).unlink(missing_ok=True)
 
     def _save_resume(self) -> None:

@@ -18,6 +18,7 @@ from model.conventions import Convention
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from tests.commands import exit_status
+from tests.model.faults import contents, full_disk
 from tests.training.conftest import SENTENCES, config
 from training.analysis.attribution import attribute
 from training.analysis.coverage import coverage
@@ -62,7 +63,7 @@ def tags(tmp_path: Path) -> Path:
 
 def analysis(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training analyze` with these arguments."""
-    return exit_status(monkeypatch, main, "analyze", *arguments)
+    return exit_status(monkeypatch, main, "analyze", "--device", "cpu", *arguments)
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -249,6 +250,45 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         assert "give another folder by --out" in error
 
 
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_part_of_the_results(
+    checkpoints: list[Path],
+    corpus_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    with full_disk(out, 20) as moments:
+        assert analysis(monkeypatch, checkpoints[0], "--data", corpus_folder, "--out", out) == 2
+    assert moments.struck
+    error = capsys.readouterr().err.strip()
+    assert error == f"error: {out} cannot be written: No space left on device; mend that, or give another --out folder"
+    assert contents(out) == {}
+
+
 def test_no_other_command_waits_for_the_drawing_library() -> None:
     code = "import sys, training.cli; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_model_is_analysed_where_it_is_asked_for(
+    checkpoints: list[Path], corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[object] = []
+    monkeypatch.setattr("training.analyze_command.find_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(LanguageModel, "to", lambda _, place: moved.append(place))
+    assert analysis(monkeypatch, *checkpoints, "--data", corpus_folder, "--out", tmp_path / "out") == 0
+    assert moved == [torch.device("cuda")] * 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_analyses_of_the_cpu(
+    checkpoints: list[Path], corpus_folder: Path, tags: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {}
+    for device in ("cpu", "cuda"):
+        options = ("--data", corpus_folder, "--tags", tags, "--out", tmp_path / device, "--device", device)
+        assert analysis(monkeypatch, *checkpoints, *options) == 0
+        names = ("entropy_means.csv", "embedding_variance.csv", "saliency_predictions.csv")
+        tables[device] = [float(row[-1]) for name in names for row in rows(tmp_path / device / name)[1:]]
+    assert tables["cuda"] == pytest.approx(tables["cpu"], rel=1e-2)

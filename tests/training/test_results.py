@@ -274,6 +274,19 @@ def test_an_evaluation_names_what_it_is_of_as_the_tables_before_it_do() -> None:
     ]
 
 
+def test_figures_of_a_rounded_recurrence_say_so_and_others_say_nothing() -> None:
+    rounded = [EVALUATIONS[0] | {"recurrence": "float16"}]
+    told = results(read(record(recurrence="float16", evaluations=rounded), record("small", evaluations=EVALUATIONS)))
+    found = tables(told)
+    runs = [row for heading in (STANDARD, OTHERS) for row in found[heading] if row["epochs"] != "not run"]
+    said = ", figures by a float16 recurrence"
+    assert [row["hardware"] for row in runs] == ["Two Cores, 2 threads" + said, "Two Cores, 2 threads"]
+    settings = [row["settings"] for row in found["Dynamic evaluation"]]
+    assert settings[:3] == ["bptt 5" + said, "bptt 5", "–"]
+    assert 'Figures "by a float16 recurrence" were measured on a GPU' in told
+    assert "float16" not in results(read(record()))
+
+
 def test_the_same_evaluation_of_several_seeds_has_a_mean_with_its_deviation() -> None:
     def run(seed: int, perplexity: float, data: str = "ptb test") -> Record:
         done = {"data": data, "tokens": 82430, "evaluation": "dynamic", "parameters": {"bptt": 5}}

@@ -36,7 +36,8 @@ def attribute(model: LanguageModel, ids: Sequence[int], eos_id: int) -> Attribut
     That word is taken for the true one, as the caption of Table 2 says. The initial `<eos>` has a gradient too, which
     is left out: it is no word of the sequence. The model must be evaluating, so that nothing is dropped.
     """
-    embedded = model.embedding(torch.tensor([[eos_id, *ids]])).detach().requires_grad_()
+    read = torch.tensor([[eos_id, *ids]], device=model.decoder.bias.device)
+    embedded = model.embedding(read).detach().requires_grad_()
     hidden, _ = model.layers(embedded, model.initial_state(1))
     log_probabilities = model.log_probabilities(hidden[0, -1])
     top = log_probabilities.detach().topk(min(TOP, len(log_probabilities)))

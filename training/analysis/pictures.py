@@ -7,9 +7,7 @@ Names and words are drawn as they are: a dollar sign begins no formula.
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +26,10 @@ from training.analysis.embedding_variance import Variance
 from training.analysis.entropy import BIN, histogram
 from training.analysis.saliency import normalised, saliency
 from training.analysis.tables import Entropies
+from training.pictures import COLOURS, missing_glyphs_allowed
 
 WIDTH, DPI = 9.0, 200
 """Inches, and dots an inch: letters of 9 points are still read at half the width."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of Okabe and Ito, which all kinds of colour vision tell apart."""
 LINES = ("-", "--", ":", "-.")
 GREY = "0.35"
 LONGEST_NAME, LONGEST_WORD, SHORT_WORD = 40, 24, 12
@@ -158,7 +155,7 @@ class _Page:
         x = self.LEFT
         for word, shade in zip(words, shades, strict=True):
             text = self.write(x + self.GAP, depth, word)
-            with _missing_glyphs_allowed():
+            with missing_glyphs_allowed():
                 width = text.get_window_extent().width / DPI + 2 * self.GAP
             if x + width > self.RIGHT and x > self.LEFT:
                 x, depth = self.LEFT, depth + self.LINE
@@ -197,14 +194,6 @@ def _furnish(figure: Figure, axes: Axes, handles: Sequence[Any], labels: Sequenc
 def _png(figure: Figure, part: Bbox | None = None) -> bytes:
     """The picture, or a part of its plane, in inches."""
     data = io.BytesIO()
-    with _missing_glyphs_allowed():
+    with missing_glyphs_allowed():
         figure.savefig(data, format="png", dpi=DPI, bbox_inches=part)
     return data.getvalue()
-
-
-@contextmanager
-def _missing_glyphs_allowed() -> Iterator[None]:
-    """Draw a character that the font lacks as a box, without a warning each: the tables have it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield

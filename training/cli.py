@@ -113,7 +113,9 @@ def train(
     vocabulary = corpus.vocabulary(min_count, max_vocab)
     ids = {split: vocabulary.encode(text) for split, text in corpus.splits.items()}
     settings = [*(changes or []), *([f"recipe.epochs={epochs}"] if epochs else [])]
-    architecture, recipe = with_settings(chosen.architecture, chosen.recipe_for(corpus.name), settings)
+    architecture, recipe = with_settings(
+        chosen.architecture, chosen.recipe_for(None if corpus.own else corpus.name), settings
+    )
     if start_epoch and (start is None or start_epoch >= recipe.epochs):
         raise ConfigurationError(f"--from-epoch belongs to --from and is less than the {recipe.epochs} epochs of all")
     config = replace(chosen, architecture=architecture).config(len(vocabulary))

@@ -138,7 +138,7 @@ class RunRecord(_Part):
             recipe = Recipe.model_validate(self.recipe.model_dump())
         except ValidationError:
             return False  # Of an earlier version, whose recipes had other settings.
-        own = preset.recipe_for(self.data.name)
+        own = preset.recipe_for(self.corpus)
         return recipe != own or self.model != preset.config(self.model.vocabulary_size)
 
     @property

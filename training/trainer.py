@@ -92,6 +92,7 @@ class Trainer:
             "seed": seed,
             "processes": world.size,
             "device": world.device.type,
+            **({"half": True} if half else {}),
             **({"started_from": start.record()} if start is not None else {}),
         }
 

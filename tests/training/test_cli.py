@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from model.checkpoint import read_record
 from model.dropout import Dropout
 from tests.commands import exit_status
 from training import presets
@@ -20,6 +23,7 @@ from training.cli import main
 from training.memory import enough_memory
 from training.presets import Preset
 from training.recipe import Optimizer, Recipe
+from training.run_record import read_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,6 +149,20 @@ def test_what_cannot_be_done_ends_in_one_line_and_status_2(
     assert "\n" not in error
     assert any(part in error for part in said.split("|")), error
     assert not (tmp_path / "out").exists()
+
+
+def test_own_text_that_is_called_like_a_corpus_does_not_get_that_corpus_s_recipe(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = presets.PRESETS["tiny"]
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(tiny, by_corpus={"wikitext-2": {"epochs": 7}}))
+    shutil.copytree(corpus_folder, tmp_path / "wikitext-2")
+    out = tmp_path / "out"
+    assert run(monkeypatch, "train", "--data", tmp_path / "wikitext-2", "--out", out, "--preset", "tiny") == 0
+    record = read_record(out)
+    assert record["data"]["name"] == "wikitext-2"
+    assert record["recipe"]["epochs"] == tiny.recipe.epochs
+    assert not read_run(out).changed
 
 
 FULL = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to get 9"

@@ -23,6 +23,7 @@ from tests.training.conftest import SENTENCES, config
 from training.analysis.attribution import attribute
 from training.analysis.coverage import coverage
 from training.analysis.entropy import next_word_entropies
+from training.analysis.pictures import _Page
 from training.cli import main
 
 TAGGED = "the/DT cat/NN sat/VBD on/IN mat/NN and/CC looked/VBD at/IN dog/NN quickly/RB"
@@ -102,8 +103,13 @@ def test_every_analysis_leaves_a_picture_and_a_table_of_what_its_functions_give(
     assert [sum(int(row[column]) for row in bins) for column in (2, 3)] == [100, 100]
     assert {row[0]: row[2] for row in rows(out / "gradient_coverage.csv")[1:]} == covered
 
-    words = [row[3] for row in rows(out / "saliency.csv")[1:]]
-    assert words == " ".join(SENTENCES * 2).split()
+    salient = rows(out / "saliency.csv")[1:]
+    assert [row[5] for row in salient if row[2] == "1"] == " ".join(SENTENCES * 2).split()
+    assert len(salient) == 5 * len(" ".join(SENTENCES * 2).split())
+    predicted = {(row[0], row[1], row[2]): row[3] for row in salient}
+    assert [[*key, word] for key, word in predicted.items()] == [
+        row[:4] for row in rows(out / "saliency_predictions.csv")[1:]
+    ]
     assert [row[:2] for row in rows(out / "saliency_predictions.csv")[1:]] == [
         [name, str(sequence)] for name in means for sequence in range(1, 6) for _ in range(5)
     ]
@@ -144,7 +150,8 @@ def test_a_model_given_twice_is_numbered_and_without_tags_no_variance_is_left(
     assert all(row[2] == row[3] for row in bins)
     valid = (corpus_folder / "valid.txt").read_text()
     assert sum(int(row[2]) for row in bins) == len(valid.split()) + valid.count("\n")
-    assert [row[1:4] for row in rows(out / "saliency.csv") if row[0] == "PRU"] == [
+    first = [row for row in rows(out / "saliency.csv") if row[0] == "PRU" and row[2] == "1"]
+    assert [[row[1], *row[4:6]] for row in first] == [
         ["1", "1", "the"],
         ["1", "2", "<unk>"],
         ["1", "3", "cat"],
@@ -167,6 +174,13 @@ def test_words_that_begin_formulas_or_have_no_letters_in_the_font_are_drawn(
         (corpus / f"{split}.txt").write_text("\n".join(lines * 3) + "\n")
     assert analysis(monkeypatch, checkpoint, "--data", corpus, "--out", tmp_path / "out") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} > PICTURES
+
+
+def test_a_picture_of_very_many_lines_is_drawn_with_fewer_dots(tmp_path: Path) -> None:
+    page = _Page()
+    page.depth = 400.0
+    (tmp_path / "deep.png").write_bytes(page.png())
+    assert imread(tmp_path / "deep.png").shape[:2] == (20_000, 450)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ def decode_text(data: bytes, source: Path | str, error: type[PRUError]) -> str:
         ) from None
 
 
+def readable(path: Path) -> str:
+    """A path as text that can be written: bytes of it that are no UTF-8 stand as `\\xff`."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes, read in chunks of 1 MiB."""
     digest = hashlib.sha256()

@@ -64,8 +64,8 @@ class PRULayer(PRUCell):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # type: ignore[override]
         """Read `x [B, T, N]`; return h of every step `[B, T, M]` and the state after the last."""
-        context, parameters = self.context, self._context()
-        if self.mogrifier is not None or not isinstance(context, LinearTransform | GroupedTransform):
+        parameters = self._context()
+        if not reads_at_once(self):
             return self._step_by_step(x, state, parameters)
         # Groups of the state evolve independently: all steps in one call.
         x, bias = x.transpose(0, 1), parameters["bias"]
@@ -109,6 +109,11 @@ class PRULayer(PRUCell):
             return parameters
         # A bias and the kernels of a convolution have two axes, every matrix of four gates has more.
         return {name: F.dropout(p, self.weight_drop) if p.dim() > 2 else p for name, p in parameters.items()}
+
+
+def reads_at_once(layer: PRULayer) -> bool:
+    """Whether the recurrence of a layer takes its fast form (`model.recurrence`)."""
+    return layer.mogrifier is None and isinstance(layer.context, LinearTransform | GroupedTransform)
 
 
 class PRU(nn.ModuleList):

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from model.checkpoint import load_checkpoint
 from model.errors import CheckpointError, CorpusError, TrainingError
-from model.files import read_text, write_atomically
+from model.files import read_text, readable
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from training.analysis import tables
@@ -30,7 +30,9 @@ from training.analysis.embedding_variance import embedding_variances
 from training.analysis.entropy import next_word_entropies
 from training.analysis.tagged_words import read_tagged_words, words_by_category
 from training.corpus import lines_of, load_corpus
-from training.evaluate_command import DataOption
+from training.evaluate_command import DataOption, DeviceOption
+from training.output import write_all
+from training.world import find_device
 
 SEQUENCES = 5
 """Lines of the validation text that saliency is shown for, as many as in the paper's Table 2a."""
@@ -60,6 +62,7 @@ def analyze_command(
         Path | None,
         typer.Option(help=f"UTF-8 file of sequences to explain, one a line, not {SEQUENCES} validation lines."),
     ] = None,
+    device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line, for programs.")] = False,
 ) -> None:
     """Compare models: entropies, embeddings, saliency and gradient coverage.
@@ -70,7 +73,10 @@ def analyze_command(
     """
     if len(checkpoints) > MOST_MODELS:
         raise TrainingError(f"{len(checkpoints)} checkpoints are too many to tell apart; give at most {MOST_MODELS}")
+    place = find_device(device)
     models, vocabulary = _load(checkpoints)
+    for model in models.values():
+        model.to(place)
     corpus = load_corpus(data)
     valid = corpus.splits["valid"]
     ids, eos_id = vocabulary.encode(valid), vocabulary.eos_id
@@ -111,8 +117,7 @@ def analyze_command(
             variances = {name: embedding_variances(model, words) for name, model in models.items()}
             files["embedding_variance.csv"] = tables.embedding_variances(variances)
             files["embedding_variance.png"] = pictures.embedding_variances(variances)
-    for name, content in files.items():
-        write_atomically(out / name, content)
+    write_all(out, files)
 
     if as_json:
         found = [
@@ -151,7 +156,7 @@ def _load(checkpoints: Sequence[Path]) -> tuple[dict[str, LanguageModel], Vocabu
                 f"{folder} and {checkpoints[0]} have different vocabularies, so that what they predict cannot be "
                 "compared; give checkpoints trained on the same data, or analyze each by itself"
             )
-        name = folder.resolve().name
+        name = readable(Path(folder.resolve().name))
         seen[name] += 1
         models[name if seen[name] == 1 else f"{name} ({seen[name]})"] = model
     return models, vocabulary

@@ -30,17 +30,21 @@ from training.analyze_command import analyze_command
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
 from training.data import Data
 from training.evaluate_command import DataOption, evaluate_command
-from training.memory import keep_freed_memory
+from training.memory import enough_memory, keep_freed_memory
 from training.observer import Observer
 from training.presets import PRESETS, find_preset
 from training.progress import Observers, TensorBoardObserver, TerminalObserver
 from training.report_command import report_command
+from training.run_folder import checkpoint_in_words, how_to_go_on, is_occupied
 from training.settings import with_settings
-from training.trainer import Trainer, is_occupied
+from training.trainer import Trainer
 from training.warm_start import warm_start
 from training.world import Device, joined, local_rank
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate PRU language models.")
+
+MOST_THREADS = 1024
+"""More cores than a machine has; of very many threads OpenMP ends the process without a word."""
 
 
 def _presets(incomplete: str) -> list[str]:
@@ -80,7 +84,9 @@ def train(
     max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time; --resume goes on.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in --out.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Store the checkpoint's weights as float16.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless given.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; all cores unless given.")
+    ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train; cuda where there is any.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into --out.")] = False,
     min_count: Annotated[
@@ -107,11 +113,14 @@ def train(
     vocabulary = corpus.vocabulary(min_count, max_vocab)
     ids = {split: vocabulary.encode(text) for split, text in corpus.splits.items()}
     settings = [*(changes or []), *([f"recipe.epochs={epochs}"] if epochs else [])]
-    architecture, recipe = with_settings(chosen.architecture, chosen.recipe_for(corpus.name), settings)
+    architecture, recipe = with_settings(
+        chosen.architecture, chosen.recipe_for(None if corpus.own else corpus.name), settings
+    )
     if start_epoch and (start is None or start_epoch >= recipe.epochs):
         raise ConfigurationError(f"--from-epoch belongs to --from and is less than the {recipe.epochs} epochs of all")
     config = replace(chosen, architecture=architecture).config(len(vocabulary))
-    with joined(device) as world:
+    smaller = "lower --max-vocab, --set recipe.batch_size or the model's sizes"
+    with enough_memory(smaller), joined(device) as world:
         trainer = Trainer(
             config,
             recipe,
@@ -141,16 +150,18 @@ def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None
     with _interruptible() as interrupted, ExitStack() as stack:
         observers: list[Observer] = [stack.enter_context(TerminalObserver(console))]
         if tensorboard and leads:
-            observers.append(stack.enter_context(TensorBoardObserver(out)))
+            observers.append(stack.enter_context(TensorBoardObserver(out, console)))
         try:
             finished = trainer.run(
                 Observers(observers), lambda: interrupted() or (deadline is not None and time.monotonic() > deadline)
             )
         except KeyboardInterrupt:
-            raise TrainingError(f"interrupted twice; --resume goes on from what {out} last saved") from None
+            raise TrainingError(f"interrupted twice; {how_to_go_on(out)}") from None
     if not finished and world.mean(interrupted()):
         raise TrainingError(f"interrupted; {out} holds everything so far, and --resume goes on")
-    console.print(f"{'finished' if finished else 'time is up, --resume goes on'}; the checkpoint is {out}")
+    end = "finished" if finished else "time is up, --resume goes on"
+    if leads:
+        console.print(f"{end}; {checkpoint_in_words(out)}")
 
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from model.conventions import Convention
 from model.errors import CorpusError
-from model.files import sha256_of, write_atomically
+from model.files import readable, sha256_of, write_atomically
 from model.vocabulary import Vocabulary
 from training.own_text import SPLITS, read_own_text, split_path
 
@@ -133,7 +133,7 @@ def load_corpus(name_or_path: str, cache: Path | None = None, convention: Conven
         text = read_own_text(path)
         match = next((known for known in KNOWN.values() if known.sums == text.sha256), None)
         if match is None:
-            name = path.resolve().name if path.is_dir() else path.stem
+            name = readable(Path(path.resolve().name if path.is_dir() else path.stem))
             return Corpus(name, convention or Convention.PLAIN, text.splits, text.sha256, own=True)
         known = match
     if convention not in (None, known.convention):

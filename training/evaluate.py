@@ -38,8 +38,9 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-likelihood, which is at most 87.5."""
-        return math.exp(self.negative_log_likelihood / self.tokens)
+        """exp of the mean negative log-likelihood, which of one softmax is at most 87.5; infinite from 700 on."""
+        mean = self.negative_log_likelihood / self.tokens
+        return math.inf if mean > 700 else math.exp(mean)
 
     @property
     def measure(self) -> str:

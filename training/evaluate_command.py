@@ -6,6 +6,7 @@ Boundary: arguments in, one result on the terminal out. What a method computes i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from rich.progress import Progress
 
 from model.checkpoint import RECORD, load_checkpoint, read_record
 from model.conventions import Convention
-from model.errors import CheckpointError, ConfigurationError, CorpusError
-from model.files import read_text, write_json
+from model.errors import CheckpointError, ConfigurationError, CorpusError, TrainingError
+from model.files import read_text, readable, write_json
 from model.vocabulary import Ids, Vocabulary
+from training.arithmetic import of_recurrence
 from training.corpus import Corpus, load_corpus
 from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically, gradient_statistics
 from training.evaluate import Evaluation, evaluate
@@ -27,11 +29,14 @@ from training.memory import keep_freed_memory
 from training.neural_cache import PUBLISHED, evaluate_with_cache
 from training.own_text import SPLITS
 from training.temperature import evaluate_at_temperature, tune_temperature
+from training.world import Device, find_device
 
 DataOption = Annotated[
     str,
     typer.Option("--data", help="Your own UTF-8 text, a file or a folder; or ptb or wikitext-2 (fetched once)."),
 ]
+
+DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to compute; cuda where there is any.")]
 
 
 def evaluate_command(
@@ -40,6 +45,7 @@ def evaluate_command(
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     text: Annotated[Path | None, typer.Option(help="A UTF-8 file read as it is, instead of --data.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
+    device: DeviceOption = None,
     record: Annotated[
         bool, typer.Option("--record", help="Keep the result in the checkpoint's record, for `report`.")
     ] = False,
@@ -95,7 +101,9 @@ def evaluate_command(
     ):
         if settings_given and not chosen:
             raise ConfigurationError(f"the settings --{name.rpartition('-')[2]}-... belong to {name}; give that too")
+    place = find_device(device)
     model, vocabulary, _ = load_checkpoint(checkpoint)
+    model.to(place)
     eos_id = vocabulary.eos_id
     corpus = load_corpus(data) if text is None else None
     name, ids = _to_evaluate(vocabulary, corpus, split, text)
@@ -132,7 +140,10 @@ def evaluate_command(
             )
         else:
             result = evaluate(model, ids, eos_id, advance=advance)
-    found = {"data": name, **result.record()}
+    if not math.isfinite(result.perplexity):
+        raise TrainingError(f"{name}: {_in_words(result)}: that is beyond float32; choose milder settings")
+    # Dynamic evaluation needs gradients, and its recurrence is not rounded for them.
+    found = {"data": name, **result.record(), **({} if dynamic else of_recurrence(model, place))}
     if record:
         _keep(checkpoint, found)
     print(json.dumps(found) if as_json else f"{name}: {_in_words(result)}")
@@ -171,7 +182,7 @@ def _to_evaluate(vocabulary: Vocabulary, corpus: Corpus | None, split: str, text
     content = read_text(text, CorpusError)
     if not content.strip():
         raise CorpusError(f"{text} is empty; give text to evaluate on")
-    return str(text), vocabulary.encode(content)
+    return readable(text), vocabulary.encode(content)
 
 
 def _of_corpus(vocabulary: Vocabulary, corpus: Corpus | None, split: str, what: str) -> tuple[str, Ids]:

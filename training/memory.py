@@ -1,4 +1,4 @@
-"""The memory of a training process: one setting of the C library's allocator, and how much was used at most.
+"""The memory of a training process: one setting of the C library's allocator, how much was used, and too little of it.
 
 Boundary: the process and its device. Called by the command line and the trainer, never by an import.
 """
@@ -8,9 +8,13 @@ from __future__ import annotations
 import ctypes
 import re
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from model.errors import TrainingError
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of glibc's `mallopt`."""
@@ -27,6 +31,19 @@ def keep_freed_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 1 << 30)
         mallopt(_TRIM_THRESHOLD, 1 << 30)
         mallopt(_TOP_PAD, 64 << 20)
+
+
+@contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Turn what Python, numpy and torch raise where memory is full into a `TrainingError` with its remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        told = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not told and not re.search("out of memory|allocate memory|not enough memory", reason):
+            raise
+        raise TrainingError(f"memory is full: {remedy} ({reason})") from None
 
 
 def peak_bytes(device: torch.device) -> int:

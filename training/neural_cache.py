@@ -76,7 +76,8 @@ def evaluate_with_cache(
     Before the first word is known there is nothing to cache, and the vocabulary's probability stands alone.
     """
     window = min(cache.window, len(ids))
-    keys, words = model.embedding.weight.new_empty(0, model.config.embedding_size), torch.empty(0, dtype=torch.int64)
+    keys = model.embedding.weight.new_empty(0, model.config.embedding_size)
+    words = torch.empty(0, dtype=torch.int64, device=keys.device)
     total, tokens = 0.0, 0
     for hidden, targets in read_chunks(model, ids, eos_id, min(ROWS, max(1, SCORES // window))):
         keys, words = torch.cat([keys, hidden]), torch.cat([words, targets])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import CorpusError
-from model.files import read_text, sha256_of
+from model.files import read_text, readable, sha256_of
 
 SPLITS = ("train", "valid", "test")
 VALIDATION_SHARE = 0.05
@@ -45,7 +45,7 @@ def read_own_text(path: Path) -> OwnText:
     if "valid" not in splits:
         splits["train"], splits["valid"] = _held_out(path, splits["train"])
     base = path if path.is_dir() else path.parent
-    return OwnText(splits, {file.relative_to(base).as_posix(): sha256_of(file) for file in files})
+    return OwnText(splits, {readable(file.relative_to(base)): sha256_of(file) for file in files})
 
 
 def split_path(folder: Path, split: str) -> Path:

@@ -10,8 +10,10 @@ import io
 import itertools
 import math
 import statistics
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib import colormaps
@@ -136,8 +138,17 @@ def _draw_levels(axes: Axes, data: str, kinds: Sequence[Sequence[RunRecord]]) ->
 def png(figure: Figure) -> bytes:
     """The picture, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS, metadata={"Software": None})
+    with missing_glyphs_allowed():
+        figure.savefig(buffer, format="png", dpi=DOTS, metadata={"Software": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def missing_glyphs_allowed() -> Iterator[None]:
+    """Draw a character that the font lacks as a box, without a warning each: the tables have it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:

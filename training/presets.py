@@ -33,9 +33,9 @@ class Preset:
         """The architecture for a vocabulary of the given size."""
         return ModelConfig.from_dict({**self.architecture, "vocabulary_size": vocabulary_size})
 
-    def recipe_for(self, corpus: str) -> Recipe:
-        """The recipe for a corpus."""
-        return Recipe.model_validate(self.recipe.model_dump() | dict(self.by_corpus.get(corpus, {})))
+    def recipe_for(self, corpus: str | None) -> Recipe:
+        """The recipe for a known corpus, by its name; `None` for other text, whatever it is called."""
+        return Recipe.model_validate(self.recipe.model_dump() | dict(self.by_corpus.get(corpus or "", {})))
 
 
 _STANDARD = Recipe(

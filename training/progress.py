@@ -6,10 +6,13 @@ Boundary: observers (`training.observer.Observer`) of a run. They decide nothing
 from __future__ import annotations
 
 import math
+import socket
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -83,24 +86,64 @@ class TerminalObserver:
 
 
 class TensorBoardObserver:
-    """Write loss and speed of updates, and the perplexities of epochs, to `tensorboard` in the run's folder."""
+    """Write loss and speed of updates, and the perplexities of epochs, to `tensorboard` in the run's folder.
+
+    A run outlives its logs: where they cannot be written, that is said once, and nothing more is written.
+    """
 
     EVERY = 10
     """Updates from one point to the next."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, console: Console) -> None:
         self._folder = out / "tensorboard"
+        self._console = console
+        self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - takes seconds to load
-
-        self._writer = SummaryWriter(str(self._folder))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # The name by which TensorBoard knows a file of events; those of a run that goes on are read in their order.
+            name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+            self._file = (self._folder / name).open("wb")
+        except OSError as error:
+            self._give_up(error)
+        self._write(file_version="brain.Event:2")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, **event: Any) -> None:
+        """Write an event at once: torch's own writer has a thread, which ends with a traceback where a disk is full."""
+        if self._file is None:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415 - few runs need what they load
+        from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
+
+        try:
+            writer = RecordWriter(self._file)
+            writer.write(Event(wall_time=time.time(), **event).SerializeToString())
+            writer.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        reason = error.strerror or error
+        self._console.print(
+            f"{self._folder} cannot be written: {reason}; training goes on without these logs. Mend that, and they go "
+            "on where the run is stopped and resumed",
+            markup=False,
+        )
+
+    def _add(self, step: int, points: dict[str, float]) -> None:
+        values = [{"tag": name, "simple_value": value} for name, value in points.items()]
+        self._write(step=step, summary={"value": values})
 
     def started(self, position: Position, updates: int, epochs: int) -> None:
         """Nothing is known yet."""
@@ -108,14 +151,13 @@ class TensorBoardObserver:
     def stepped(self, position: Position, loss: float, tokens: int) -> None:
         """Add a point to the curves of updates."""
         if position.step % self.EVERY == 0:
-            self._writer.add_scalar("update/loss", loss, position.step)
-            self._writer.add_scalar("update/tokens_per_second", position.tokens / position.epoch_seconds, position.step)
+            speed = position.tokens / position.epoch_seconds
+            self._add(position.step, {"update/loss": loss, "update/tokens_per_second": speed})
 
     def validated(self, entry: dict[str, Any]) -> None:
         """Add a point to the curves of epochs."""
-        for name in ("train_perplexity", "valid_perplexity"):
-            self._writer.add_scalar(f"epoch/{name}", entry[name], entry["epoch"])
-        self._writer.flush()
+        names = ("train_perplexity", "valid_perplexity")
+        self._add(entry["epoch"], {f"epoch/{name}": entry[name] for name in names})
 
 
 class Observers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,10 @@ class Optimizer(StrEnum):
     def averages(self) -> bool:
         """Whether the weights that count are, at some time, a mean."""
         return self in (Optimizer.NT_ASGD, Optimizer.ASGD)
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a running mean stays at each update."""
 
 
 class Recipe(BaseModel):
@@ -60,7 +65,7 @@ class Recipe(BaseModel):
     clip: float = Field(gt=0)
     """Largest norm of the gradient of all parameters together."""
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     warmup: float = Field(default=0.25, gt=0, lt=1)
     decay: float = Field(default=0.6, gt=0, le=1)
     patience: int = Field(default=5, ge=1)

@@ -13,8 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from model.errors import TrainingError
-from model.files import write_atomically
+from training.output import write_all
 from training.results import CURVES, LEVELS, results
 from training.run_record import read_run
 
@@ -37,15 +36,7 @@ def report_command(
         files = {name: png(figure) for name, figure in figures.items() if figure is not None}
     # The text comes last: it names pictures that are there.
     files[RESULTS] = results(records, files.keys()).encode()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            write_atomically(out / name, data)
-    except OSError as error:
-        raise TrainingError(
-            f"{error.filename or out} cannot be written: {error.strerror or error}; mend that, or give another --out "
-            "folder"
-        ) from None
+    write_all(out, files)
     if as_json:
         print(json.dumps({"out": str(out), "files": list(files), "runs": len(records)}))
     else:

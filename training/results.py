@@ -38,9 +38,16 @@ deviation of a single run. Parameters are in millions; the recurrent ones are th
 included, and their reduction is relative to an LSTM of the same sizes."""
 
 
+_ROUNDED = """Figures "by a float16 recurrence" were measured on a GPU, where the products of the recurrence are rounded
+to float16 and summed in float32. All others were measured in float32 throughout, or their records are older and do not
+say."""
+
+
 def results(records: Sequence[RunRecord], pictures: Collection[str] = ()) -> str:
     """The whole of RESULTS.md; `pictures` are the names of those that stand beside it."""
     parts = [_PREAMBLE]
+    if any(record.recurrence or any(one.recurrence for one in record.evaluations) for record in records):
+        parts.append(_ROUNDED)
     for section in Section:
         if section is Section.LEVELS_AND_GROUPS:
             parts += ["## Figure 1: learning curves", _learning_curves(pictures)]
@@ -64,12 +71,14 @@ def _learning_curves(pictures: Collection[str]) -> str:
 
 
 def _section(section: Section, records: Sequence[RunRecord]) -> str:
-    """The table of one part of the paper: a row for every run, and one for every model that was not run."""
+    """The table of one part of the paper: a row for every run, and one for what was not run as the paper trains it."""
     entries = sorted((entry for entry in PUBLISHED if entry.section is section), key=lambda entry: entry.data)
     rows: list[Row] = []
     for entry in entries:
         runs = [record for record in records if record.published == entry]
-        rows += _run_rows(runs) if runs else [_not_run(entry)]
+        rows += _run_rows(runs)
+        if not any(record.is_papers for record in runs):
+            rows.append(_not_run(entry))
     columns = ["preset", "in the paper", "data", "parameters", "recurrent"]
     if section is Section.LEVELS_AND_GROUPS:
         columns.append("reduction")
@@ -103,7 +112,7 @@ def _run(record: RunRecord) -> Row:
         **_model(record),
         "seed": str(record.seed),
         "epochs": str(epochs) if record.finished else f"{len(record.curve)} of {epochs}, not finished",
-        "hardware": _hardware(record.hardware),
+        "hardware": _hardware(record.hardware) + _rounded(record),
         "time": _duration(record.seconds),
         "memory": NONE if record.peak_bytes is None else f"{record.peak_bytes / 1e9:.1f} GB",
         **_perplexities([record], record.published),
@@ -124,16 +133,21 @@ def _not_run(entry: Published) -> Row:
 
 
 def _model(record: RunRecord) -> Row:
-    origin = record.started_from
-    name = f"{record.preset}, changed" if record.changed else record.preset
     return {
-        "preset": f"{name} (started from {origin.preset}, {origin.sha256[:12]})" if origin else name,
+        "preset": _name(record),
         "data": record.data.name,
         "parameters": f"{record.parameters / 1e6:.2f}",
         "recurrent": f"{record.recurrent_parameters / 1e6:.2f}",
         "reduction": f"{record.reduction:.1%}",
         **(_in_the_paper(record.published) if record.published else {}),
     }
+
+
+def _name(record: RunRecord) -> str:
+    """What was run: the preset, whether it was changed, and what it started from."""
+    origin = record.started_from
+    name = f"{record.preset}, changed" if record.changed else record.preset
+    return f"{name} (started from {origin.preset}, {origin.sha256[:12]})" if origin else name
 
 
 def _in_the_paper(entry: Published) -> Row:
@@ -166,10 +180,10 @@ def _evaluations(records: Sequence[RunRecord]) -> Iterator[str]:
         "text that they read, or to one set aside: they are not to be compared with static figures."
     )
     for method in sorted(done):
-        reached = [_published(*one) for same in done[method] for one in same]
-        missing = [entry for entry in ADAPTIVE if entry.evaluation == method and entry not in reached]
+        reached = [(_published(*one), one[0].is_papers) for same in done[method] for one in same]
+        missing = [entry for entry in ADAPTIVE if entry.evaluation == method and (entry, True) not in reached]
         columns = ["preset", "data", "seed", "tokens", "settings", _words(measure_of(method))]
-        if missing or any(reached):
+        if missing or any(entry for entry, _ in reached):
             columns += ["published", "difference"]
         rows = [row for same in done[method] for row in _evaluation_rows(same)]
         rows += [
@@ -204,7 +218,7 @@ def _evaluation_rows(same: Sequence[_Done]) -> Iterator[Row]:
         record, evaluation = same[0]
         figures = [each.figure for _, each in same]
         yield {
-            "preset": record.preset,
+            "preset": _name(record),
             "data": evaluation.data,
             "seed": f"mean of {len(same)} runs",
             _words(measure_of(evaluation.evaluation)): _figure(figures),
@@ -214,14 +228,23 @@ def _evaluation_rows(same: Sequence[_Done]) -> Iterator[Row]:
 
 def _evaluation(record: RunRecord, evaluation: EvaluationRecord) -> Row:
     return {
-        "preset": record.preset if record.finished else f"{record.preset}, not finished",
+        "preset": _name(record) if record.finished else f"{_name(record)}, not finished",
         "data": evaluation.data,
         "seed": str(record.seed),
         "tokens": f"{evaluation.tokens:,}",
-        "settings": ", ".join(f"{_words(name)} {value}" for name, value in evaluation.parameters.items()) or NONE,
+        "settings": _settings(evaluation) + _rounded(evaluation),
         _words(measure_of(evaluation.evaluation)): f"{evaluation.figure:.2f}",
         **_beside(_published(record, evaluation), [evaluation.figure]),
     }
+
+
+def _settings(evaluation: EvaluationRecord) -> str:
+    return ", ".join(f"{_words(name)} {value}" for name, value in evaluation.parameters.items()) or NONE
+
+
+def _rounded(figures: RunRecord | EvaluationRecord) -> str:
+    """What is added where figures were measured in another arithmetic than the weights'."""
+    return f", figures by a {figures.recurrence} recurrence" if figures.recurrence else ""
 
 
 def _beside(entry: PublishedAdaptive | None, ours: Sequence[float] = ()) -> Row:

@@ -6,6 +6,7 @@ Boundary: tensors and a description to `resume.safetensors` and back. What the r
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,21 @@ class Position:
     """The part of `seconds` spent training in this epoch."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     """One entry for each finished epoch."""
+    start_perplexity: float | None = None
+    """Validation perplexity of the weights that the run started from, where it started from any."""
     averaging: bool = False
     """Whether NT-ASGD was triggered: from here on each update counts for the mean."""
     averaged: int = 0
     """Updates that the mean of the weights is of; 0 before there is one."""
     ended: bool = False
     """Whether validation stopped improving for good, before the last epoch."""
+
+    @property
+    def best(self) -> tuple[float, int | None]:
+        """The lowest validation perplexity and its epoch: none where it is the start's, or where nothing is known."""
+        start = math.inf if self.start_perplexity is None else self.start_perplexity
+        epochs = [(point["valid_perplexity"], point["epoch"]) for point in self.curve]
+        return min([(start, None), *epochs], key=lambda known: known[0])
 
 
 @dataclass(frozen=True)

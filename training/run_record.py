@@ -5,6 +5,7 @@ Boundary: a record in, plain data out. How runs are shown is `training.results` 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -73,6 +74,7 @@ class EvaluationRecord(_Part):
     tokens: Count
     evaluation: str
     parameters: dict[str, int | float | str]
+    recurrence: str | None = None
     figure: Perplexity
     """The perplexity, which the record holds under the name of its own measure."""
 
@@ -104,6 +106,8 @@ class RunRecord(_Part):
     hardware: dict[str, str | int | None]
     perplexity: dict[str, Perplexity] = {}
     """Of each split (`valid`, and `test` where there is one), static, on one stream; a finished run's only."""
+    recurrence: str | None = None
+    """The arithmetic of the recurrence that `perplexity` was measured by, where it was not the weights' own."""
     evaluations: list[EvaluationRecord] = []
     started_from: StartedFrom | None = None
 
@@ -134,8 +138,13 @@ class RunRecord(_Part):
             recipe = Recipe.model_validate(self.recipe.model_dump())
         except ValidationError:
             return False  # Of an earlier version, whose recipes had other settings.
-        own = preset.recipe_for(self.data.name)
+        own = preset.recipe_for(self.corpus)
         return recipe != own or self.model != preset.config(self.model.vocabulary_size)
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether the run is a row of the paper as it stands: its model by its recipe, and not by another schedule."""
+        return self.published is not None and self.published.preset == self.preset and not self.changed
 
     @property
     def recurrent_parameters(self) -> int:
@@ -161,8 +170,13 @@ def _recurrent_parameters(config: ModelConfig) -> int:
 
 def read_run(folder: Path) -> RunRecord:
     """The run that a folder records; `CheckpointError` that names the file where there is no such record."""
+    record = read_record(folder)
     try:
-        return RunRecord.model_validate(read_record(folder))
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"{folder / RECORD} holds half a character, as in \\ud800; restore the file") from None
+    try:
+        return RunRecord.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"

@@ -5,10 +5,7 @@ Boundary: a model, ids and a recipe in; a checkpoint folder out. What is shown m
 
 from __future__ import annotations
 
-import datetime
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +19,7 @@ from model.config import ModelConfig
 from model.errors import TrainingError
 from model.files import write_json
 from model.language_model import LanguageModel
-from model.machine import processor_name
-from training.arithmetic import multiplies_bfloat16
+from training.arithmetic import circumstances, multiplies_bfloat16, of_recurrence
 from training.averaging import Average, stopped_improving
 from training.data import Data, Epochs
 from training.evaluate import evaluate
@@ -33,6 +29,7 @@ from training.observer import Observer
 from training.recipe import Optimizer, Recipe, build_optimizer, learning_rate
 from training.resume import FILE as RESUME_FILE
 from training.resume import Parts, Position, load_resume, save_resume
+from training.run_folder import how_to_go_on, last_good, recorded_curve, remove_leftovers
 from training.updates import GraphedUpdates, Updates
 from training.warm_start import WarmStart
 from training.world import World
@@ -76,6 +73,9 @@ class Trainer:
         if world.rank:
             torch.manual_seed(seed + world.rank)  # Masks of its own; the weights are the first process's.
         self.epochs = Epochs(data, recipe, seed, world)
+        self.limit = EXPLODED * math.log(len(data.vocabulary))
+        self.recorded: list[dict[str, Any]] = []
+        """Epochs that the checkpoint's record tells of already, some of which are read again after a kill."""
         skipped = start.epoch if start is not None else 0
         self.position = Position(epoch=skipped, step=sum(self.epochs.updates[:skipped]))
         graphs = world.device.type == "cuda" and world.size == 1
@@ -92,6 +92,7 @@ class Trainer:
             "seed": seed,
             "processes": world.size,
             "device": world.device.type,
+            **({"half": True} if half else {}),
             **({"started_from": start.record()} if start is not None else {}),
         }
 
@@ -100,6 +101,7 @@ class Trainer:
         if (self.out / RECORD).exists() and read_record(self.out).get("finished"):
             raise TrainingError(f"{self.out} holds a finished run; use another --out folder to train again")
         self.position, own = load_resume(self.out, self.identity, self.parts)
+        self.recorded = recorded_curve(self.out)
         rank = self.world.rank
         self.updates.restart(own[f"{rank}.state"].to(self.world.device))
         torch.set_rng_state(own[f"{rank}.random"])
@@ -116,16 +118,22 @@ class Trainer:
         try:
             return self._run(observer, should_stop)
         except OSError as error:
+            reason = error.strerror or error
             raise TrainingError(
-                f"{self.out} cannot be written: {error.strerror or error}; mend that, and --resume goes on from "
-                "what was saved last"
+                f"{self.out} cannot be written: {reason}; mend that, and {how_to_go_on(self.out)}"
             ) from None
 
     def _run(self, observer: Observer, should_stop: Callable[[], bool]) -> bool:
         self.out.mkdir(parents=True, exist_ok=True)
+        if self.world.leads:
+            remove_leftovers(self.out)
         if not (self.out / RESUME_FILE).exists():
+            if "started_from" in self.identity:
+                self.position.start_perplexity = self._validation_perplexity()
             # From here on whatever stops the run leaves something to resume, and a full disk is noticed at once.
             self._save_resume()
+        if self.position.start_perplexity is not None and not (self.out / RECORD).exists():
+            self._save_checkpoint()  # What the run started from, until an epoch is better.
         self._saved_at = time.monotonic()
         position, epochs = self.position, self.recipe.epochs
         observer.started(position, self.epochs.total, epochs)
@@ -133,7 +141,7 @@ class Trainer:
             stopped = self._epoch(observer, should_stop)
             if position.segment == self.epochs.updates[position.epoch]:
                 observer.validated(self._validate())
-            elif not position.curve:
+            elif math.isinf(position.best[0]) and not self.recorded:
                 self._save_checkpoint()
             # Clocks differ, and to save is an exchange between processes: all do as the first.
             if stopped or self.world.of_first(time.monotonic() - self._saved_at >= RESUME_SECONDS):
@@ -178,46 +186,52 @@ class Trainer:
         return value
 
     def _check(self, loss: float) -> None:
-        position, limit = self.position, EXPLODED * math.log(len(self.data.vocabulary))
-        if loss <= limit:
+        if loss <= self.limit:
             return
+        position = self.position
         kind = f"has exploded to {loss:.1f}" if math.isfinite(loss) else f"is {loss}"
-        saved = (
-            f"the last good checkpoint is {self.out}" if (self.out / RECORD).exists() else "there is no checkpoint yet"
-        )
         raise TrainingError(
             f"the loss {kind} at step {position.step + 1} (epoch {position.epoch + 1}); lower the learning rate or the "
-            f"clip; {saved}"
+            f"clip; {last_good(self.out)}"
         )
 
     def _validate(self) -> dict[str, Any]:
-        """End the epoch: measure validation, keep the checkpoint if it is the best, make the curve's next point."""
+        """End the epoch: measure validation, keep the checkpoint if it is the best, make the curve's next point.
+
+        An epoch that was read before a kill has its point, and its checkpoint is there, or a better one.
+        """
         position = self.position
-        began = time.perf_counter()
+        done = len(position.curve)
         with self.parts.average.in_place():
-            valid = self._validation_perplexity()
-            position.seconds += position.epoch_seconds + time.perf_counter() - began
-            best = min((point["valid_perplexity"] for point in position.curve), default=math.inf)
-            entry = {
-                "epoch": position.epoch + 1,
-                "step": position.step,
-                "train_perplexity": math.exp(position.loss / position.tokens),
-                "valid_perplexity": valid,
-                "averaged": position.averaged,
-                "tokens_per_second": position.tokens / position.epoch_seconds,
-                "seconds": position.seconds,
-            }
+            again = done < len(self.recorded)
+            entry = self.recorded[done] if again else self._measure()
+            best, _ = position.best
             position.curve.append(entry)
             position.epoch += 1
             position.segment = position.tokens = 0
             position.loss = position.epoch_seconds = 0.0
+            position.seconds = entry["seconds"]
             self.updates.restart(torch.zeros_like(self.updates.state))
-            if valid < best:
+            if not again and entry["valid_perplexity"] < best:
                 self._save_checkpoint()
-            elif self.world.leads:
+            elif not again and self.world.leads:
                 self._renew_record()
         self._notice_a_standstill()
         return entry
+
+    def _measure(self) -> dict[str, Any]:
+        """The curve's point of the epoch that was read."""
+        position, began = self.position, time.perf_counter()
+        valid = self._validation_perplexity()
+        return {
+            "epoch": position.epoch + 1,
+            "step": position.step,
+            "train_perplexity": math.exp(position.loss / position.tokens),
+            "valid_perplexity": valid,
+            "averaged": position.averaged,
+            "tokens_per_second": position.tokens / position.epoch_seconds,
+            "seconds": position.seconds + position.epoch_seconds + time.perf_counter() - began,
+        }
 
     def _validation_perplexity(self) -> float:
         valid = self.data.valid
@@ -225,10 +239,10 @@ class Trainer:
         found = evaluate(self.model, valid, self.data.vocabulary.eos_id, streams=streams, bfloat16=self.bfloat16)
         # What is decided by it must be decided alike, and machines differ in their last digits.
         perplexity = self.world.of_first(found.perplexity)
-        if not math.isfinite(perplexity):
+        if not math.log(perplexity) <= self.limit:
             raise TrainingError(
-                f"validation perplexity is {perplexity} after epoch {self.position.epoch + 1}; lower the learning "
-                f"rate or the clip; {self.out} holds what was saved before"
+                f"validation perplexity is {perplexity:.4g} {'after' if self.position.tokens else 'before'} epoch "
+                f"{self.position.epoch + 1}; lower the learning rate or the clip; {last_good(self.out)}"
             )
         return perplexity
 
@@ -254,7 +268,7 @@ class Trainer:
             for split, ids in (("valid", self.data.valid), ("test", self.data.test))
             if ids is not None
         }
-        self._renew_record(perplexity=perplexity, finished=True)
+        self._renew_record(perplexity=perplexity, finished=True, **of_recurrence(model, self.world.device))
         (self.out / RESUME_FILE).unlink(missing_ok=True)
 
     def _save_resume(self) -> None:
@@ -276,29 +290,16 @@ class Trainer:
         write_json(self.out / RECORD, self._record() | kept | more)
 
     def _record(self) -> dict[str, Any]:
-        position, cuda = self.position, self.world.device.type == "cuda"
-        best = min(position.curve, key=lambda point: point["valid_perplexity"], default=None)
+        position = self.position
         return {
             **self.identity,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "tokens": self.data.tokens,
             "curve": position.curve,
-            "best_epoch": best["epoch"] if best else None,
+            "best_epoch": position.best[1],
+            **({"start_perplexity": start} if (start := position.start_perplexity) is not None else {}),
             "seconds": position.seconds,
             "peak_bytes": peak_bytes(self.world.device),
             "finished": False,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": {
-                "processor": processor_name(),
-                "cores": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-                "products": "bfloat16" if self.bfloat16 else "float32",
-                **({"device": torch.cuda.get_device_name(self.world.device)} if cuda else {}),
-            },
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            **circumstances(self.world.device, bfloat16=self.bfloat16),
         }
-
-
-def is_occupied(out: Path) -> bool:
-    """Whether a folder already holds a run, finished or not."""
-    return (out / RESUME_FILE).exists() or (out / RECORD).exists()

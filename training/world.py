@@ -20,7 +20,7 @@ from model.errors import ConfigurationError
 
 
 class Device(StrEnum):
-    """Where to train."""
+    """Where to compute."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -92,17 +92,12 @@ def joined(device: Device | None = None) -> Iterator[World]:
     Raises `ConfigurationError` for a device that this machine has not.
     """
     rank, size, local = _number("RANK", 0), _number("WORLD_SIZE", 1), local_rank()
-    kind = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
-    if kind is Device.CUDA and not torch.cuda.is_available():
-        raise ConfigurationError("this torch finds no CUDA device; leave --device out, or say --device cpu")
+    kind = _kind(device)
     here = _number("LOCAL_WORLD_SIZE", local + 1)
     if kind is Device.CUDA and here > (gpus := torch.cuda.device_count()):
         # Asked of the number and not of the place, so that all hear it and none waits for the others.
         raise ConfigurationError(f"{here} processes here have {gpus} GPUs; start {gpus}, by --nproc-per-node {gpus}")
-    world = World(torch.device(kind, local) if kind is Device.CUDA else torch.device("cpu"), rank, size)
-    if kind is Device.CUDA:
-        torch.cuda.set_device(world.device)
-        torch.backends.cudnn.allow_tf32 = False  # What is called float32 is that.
+    world = World(find_device(kind, local), rank, size)
     if size == 1:
         yield world
         return
@@ -111,6 +106,24 @@ def joined(device: Device | None = None) -> Iterator[World]:
         yield world
     finally:
         world.leave()
+
+
+def find_device(device: Device | None = None, local: int = 0) -> torch.device:
+    """The device asked for, by default CUDA where there is any; of several GPUs the `local`th.
+
+    Raises `ConfigurationError` for a device that this machine has not.
+    """
+    if _kind(device) is Device.CPU:
+        return torch.device("cpu")
+    torch.cuda.set_device(local)
+    torch.backends.cudnn.allow_tf32 = False  # What is called float32 is that.
+    return torch.device("cuda", local)
+
+
+def _kind(device: Device | None) -> Device:
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise ConfigurationError("this torch finds no CUDA device; leave --device out, or say --device cpu")
+    return device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
 
 
 def local_rank() -> int:

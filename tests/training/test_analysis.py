@@ -146,7 +146,9 @@ def test_an_lstm_has_the_embedding_alone(transform: str, data: Data) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, LSTM], ids=["PRU", "LSTM"])
-def test_gradients_are_what_finite_differences_of_the_top_word_give(data: Data, changes: dict[str, object]) -> None:
+def test_gradients_are_what_finite_differences_of_every_predicted_word_give(
+    data: Data, changes: dict[str, object]
+) -> None:
     torch.manual_seed(2)
     model = LanguageModel(config(data.vocabulary, **changes), Dropout.standard(0.5)).double().eval()
     ids, eos_id = data.valid[:6].tolist(), data.vocabulary.eos_id
@@ -160,17 +162,19 @@ def test_gradients_are_what_finite_differences_of_the_top_word_give(data: Data, 
     embedded = model.embedding(torch.tensor([[eos_id, *ids]])).detach()
     every = log_probabilities(embedded)
     assert found.top[0] == int(every.argmax())
-    expected = torch.empty_like(found.gradients)
+    expected = torch.empty_like(found.gradients_of_top)
+    assert expected.shape == (5, len(ids), model.config.embedding_size)
     step = 1e-5
     for word in range(len(ids)):
         for dimension in range(model.config.embedding_size):
             nudge = torch.zeros_like(embedded)
             nudge[0, 1 + word, dimension] = step
-            ahead, behind = (log_probabilities(embedded + sign * nudge)[found.top[0]] for sign in (1, -1))
-            expected[word, dimension] = (ahead - behind) / (2 * step)
-    assert expected.abs().max() > 1e-4
-    torch.testing.assert_close(found.gradients, expected, rtol=1e-5, atol=1e-10)
-    torch.testing.assert_close(saliency(found.gradients), (expected**2).sum(1), rtol=1e-4, atol=1e-14)
+            ahead, behind = (log_probabilities(embedded + sign * nudge)[found.top] for sign in (1, -1))
+            expected[:, word, dimension] = (ahead - behind) / (2 * step)
+    assert expected.abs().amax((1, 2)).min() > 1e-4
+    torch.testing.assert_close(found.gradients_of_top, expected, rtol=1e-5, atol=1e-10)
+    assert torch.equal(found.gradients, found.gradients_of_top[0])
+    torch.testing.assert_close(saliency(found.gradients_of_top), (expected**2).sum(2), rtol=1e-4, atol=1e-14)
 
 
 def test_the_five_likeliest_words_come_with_their_probabilities(data: Data, model: LanguageModel) -> None:
@@ -197,12 +201,14 @@ def test_coverage_counts_what_exceeds_a_hundredth_of_the_largest_in_size() -> No
 def test_tables_of_gradients_have_a_row_a_word_and_a_row_a_number(data: Data) -> None:
     vocabulary = data.vocabulary
     ids = [vocabulary.id_of("the"), vocabulary.id_of("cat")]
-    gradients = torch.tensor([[3.0, -4.0], [0.0, 5.0]])
+    gradients = torch.tensor([[[3.0, -4.0], [0.0, 5.0]], [[0.0, 1.0], [2.0, 0.0]]])
     attribution = Attribution(ids, [vocabulary.id_of("sat"), vocabulary.eos_id], [0.5, 0.25], gradients)
-    assert tables.saliencies({"a": [attribution, attribution]}, vocabulary).decode().splitlines()[1:4] == [
-        "a,1,1,the,25,1",
-        "a,1,2,cat,25,1",
-        "a,2,1,the,25,1",
+    assert tables.saliencies({"a": [attribution, attribution]}, vocabulary).decode().splitlines()[1:6] == [
+        "a,1,1,sat,1,the,25,1",
+        "a,1,1,sat,2,cat,25,1",
+        "a,1,2,<eos>,1,the,1,0.25",
+        "a,1,2,<eos>,2,cat,4,1",
+        "a,2,1,sat,1,the,25,1",
     ]
     assert [list(row.values()) for row in rows(tables.predictions({"a": [attribution]}, vocabulary))] == [
         ["a", "1", "1", "sat", "0.5"],

@@ -18,10 +18,12 @@ from model.conventions import Convention
 from model.language_model import LanguageModel
 from model.vocabulary import Vocabulary
 from tests.commands import exit_status
+from tests.model.faults import contents, full_disk
 from tests.training.conftest import SENTENCES, config
 from training.analysis.attribution import attribute
 from training.analysis.coverage import coverage
 from training.analysis.entropy import next_word_entropies
+from training.analysis.pictures import _Page
 from training.cli import main
 
 TAGGED = "the/DT cat/NN sat/VBD on/IN mat/NN and/CC looked/VBD at/IN dog/NN quickly/RB"
@@ -62,7 +64,7 @@ def tags(tmp_path: Path) -> Path:
 
 def analysis(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training analyze` with these arguments."""
-    return exit_status(monkeypatch, main, "analyze", *arguments)
+    return exit_status(monkeypatch, main, "analyze", "--device", "cpu", *arguments)
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -101,8 +103,13 @@ def test_every_analysis_leaves_a_picture_and_a_table_of_what_its_functions_give(
     assert [sum(int(row[column]) for row in bins) for column in (2, 3)] == [100, 100]
     assert {row[0]: row[2] for row in rows(out / "gradient_coverage.csv")[1:]} == covered
 
-    words = [row[3] for row in rows(out / "saliency.csv")[1:]]
-    assert words == " ".join(SENTENCES * 2).split()
+    salient = rows(out / "saliency.csv")[1:]
+    assert [row[5] for row in salient if row[2] == "1"] == " ".join(SENTENCES * 2).split()
+    assert len(salient) == 5 * len(" ".join(SENTENCES * 2).split())
+    predicted = {(row[0], row[1], row[2]): row[3] for row in salient}
+    assert [[*key, word] for key, word in predicted.items()] == [
+        row[:4] for row in rows(out / "saliency_predictions.csv")[1:]
+    ]
     assert [row[:2] for row in rows(out / "saliency_predictions.csv")[1:]] == [
         [name, str(sequence)] for name in means for sequence in range(1, 6) for _ in range(5)
     ]
@@ -143,7 +150,8 @@ def test_a_model_given_twice_is_numbered_and_without_tags_no_variance_is_left(
     assert all(row[2] == row[3] for row in bins)
     valid = (corpus_folder / "valid.txt").read_text()
     assert sum(int(row[2]) for row in bins) == len(valid.split()) + valid.count("\n")
-    assert [row[1:4] for row in rows(out / "saliency.csv") if row[0] == "PRU"] == [
+    first = [row for row in rows(out / "saliency.csv") if row[0] == "PRU" and row[2] == "1"]
+    assert [[row[1], *row[4:6]] for row in first] == [
         ["1", "1", "the"],
         ["1", "2", "<unk>"],
         ["1", "3", "cat"],
@@ -166,6 +174,13 @@ def test_words_that_begin_formulas_or_have_no_letters_in_the_font_are_drawn(
         (corpus / f"{split}.txt").write_text("\n".join(lines * 3) + "\n")
     assert analysis(monkeypatch, checkpoint, "--data", corpus, "--out", tmp_path / "out") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} > PICTURES
+
+
+def test_a_picture_of_very_many_lines_is_drawn_with_fewer_dots(tmp_path: Path) -> None:
+    page = _Page()
+    page.depth = 400.0
+    (tmp_path / "deep.png").write_bytes(page.png())
+    assert imread(tmp_path / "deep.png").shape[:2] == (20_000, 450)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +264,45 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         assert "give another folder by --out" in error
 
 
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_part_of_the_results(
+    checkpoints: list[Path],
+    corpus_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    with full_disk(out, 20) as moments:
+        assert analysis(monkeypatch, checkpoints[0], "--data", corpus_folder, "--out", out) == 2
+    assert moments.struck
+    error = capsys.readouterr().err.strip()
+    assert error == f"error: {out} cannot be written: No space left on device; mend that, or give another --out folder"
+    assert contents(out) == {}
+
+
 def test_no_other_command_waits_for_the_drawing_library() -> None:
     code = "import sys, training.cli; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_model_is_analysed_where_it_is_asked_for(
+    checkpoints: list[Path], corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[object] = []
+    monkeypatch.setattr("training.analyze_command.find_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(LanguageModel, "to", lambda _, place: moved.append(place))
+    assert analysis(monkeypatch, *checkpoints, "--data", corpus_folder, "--out", tmp_path / "out") == 0
+    assert moved == [torch.device("cuda")] * 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_analyses_of_the_cpu(
+    checkpoints: list[Path], corpus_folder: Path, tags: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {}
+    for device in ("cpu", "cuda"):
+        options = ("--data", corpus_folder, "--tags", tags, "--out", tmp_path / device, "--device", device)
+        assert analysis(monkeypatch, *checkpoints, *options) == 0
+        names = ("entropy_means.csv", "embedding_variance.csv", "saliency_predictions.csv")
+        tables[device] = [float(row[-1]) for name in names for row in rows(tmp_path / device / name)[1:]]
+    assert tables["cuda"] == pytest.approx(tables["cpu"], rel=1e-2)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from model.checkpoint import read_record
 from model.dropout import Dropout
 from tests.commands import exit_status
 from training import presets
 from training.cli import main
+from training.memory import enough_memory
 from training.presets import Preset
 from training.recipe import Optimizer, Recipe
+from training.run_record import read_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +149,66 @@ def test_what_cannot_be_done_ends_in_one_line_and_status_2(
     assert "\n" not in error
     assert any(part in error for part in said.split("|")), error
     assert not (tmp_path / "out").exists()
+
+
+def test_own_text_that_is_called_like_a_corpus_does_not_get_that_corpus_s_recipe(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = presets.PRESETS["tiny"]
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(tiny, by_corpus={"wikitext-2": {"epochs": 7}}))
+    shutil.copytree(corpus_folder, tmp_path / "wikitext-2")
+    out = tmp_path / "out"
+    assert run(monkeypatch, "train", "--data", tmp_path / "wikitext-2", "--out", out, "--preset", "tiny") == 0
+    record = read_record(out)
+    assert record["data"]["name"] == "wikitext-2"
+    assert record["recipe"]["epochs"] == tiny.recipe.epochs
+    assert not read_run(out).changed
+
+
+FULL = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to get 9"
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        (RuntimeError(f"{FULL}\nframe #0"), FULL),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more"), "CUDA out of memory."),
+        (MemoryError(), "()"),
+    ],
+    ids=["torch", "cuda", "python"],
+)
+def test_a_model_that_memory_does_not_hold_is_one_line(
+    corpus_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: Exception,
+    reason: str,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr("training.cli.Trainer", refuse)
+    assert run(monkeypatch, "train", "--data", corpus_folder, "--out", tmp_path / "out", "--preset", "tiny") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: memory is full: lower --max-vocab, --set recipe.batch_size or the model's sizes (")
+    assert reason in error
+    assert "\n" not in error
+
+
+def test_another_error_of_torch_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="illegal"), enough_memory("less"):
+        raise RuntimeError("an illegal memory access was encountered")
+
+
+def test_more_threads_than_any_machine_has_cores_are_refused(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--data", corpus_folder, "--out", tmp_path / "out", "--threads", 1_000_000)
+    assert run(monkeypatch, "train", *options) == 2
+    error = capsys.readouterr().err
+    assert "--threads" in error
+    assert "1024" in error
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_a_run_that_can_go_on(corpus_folder: Path, tmp_path: Path) -> None:

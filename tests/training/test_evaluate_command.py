@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluation(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of `python -m training evaluate` with these arguments."""
-    return exit_status(monkeypatch, main, "evaluate", *arguments)
+    return exit_status(monkeypatch, main, "evaluate", "--device", "cpu", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,8 @@ def test_a_temperature_is_tuned_on_validation_whatever_is_reported_and_the_resul
         (["--dynamic", "--dynamic-lr", "-1"], "lr must be a finite number of at least 0"),
         (["--temperature", "warm"], "--temperature must be a number or auto, not warm"),
         (["--temperature", "0"], "temperature must be a finite number above 0"),
+        (["--temperature", "1e-40"], "temperature perplexity nan over 189 tokens (temperature 1e-40): that is beyond"),
+        (["--neural-cache", "--cache-theta", "1e300"], "theta 1e+300, window 500): that is beyond float32; choose"),
         (["--dynamic", "--text"], "--dynamic takes its statistics from the train split of a corpus; give --data"),
         (["--temperature", "auto", "--text"], "is tuned on the valid split of a corpus; give --data"),
     ],
@@ -184,3 +186,52 @@ def test_results_are_kept_in_the_record_each_evaluation_of_a_text_once(
     assert record["preset"] == "none"
     assert record["evaluations"][0]["perplexity"] > 1
     assert "perplexity" not in record["evaluations"][1]
+
+
+EVERY_KIND = pytest.mark.parametrize(
+    "kind", [[], ["--temperature", "auto"], ["--temperature", "0.9"], ["--neural-cache"], ["--dynamic"]]
+)
+
+
+@EVERY_KIND
+def test_the_model_is_evaluated_where_it_is_asked_for_and_the_record_says_how_a_gpu_rounds(
+    checkpoint: Path,
+    corpus_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: list[str],
+) -> None:
+    moved: list[object] = []
+    monkeypatch.setattr("training.evaluate_command.find_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(LanguageModel, "to", lambda _, place: moved.append(place))
+    assert evaluation(monkeypatch, "--checkpoint", checkpoint, "--data", corpus_folder, *kind, "--json") == 0
+    assert moved == [torch.device("cuda")]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.get("recurrence") == (None if kind == ["--dynamic"] else "float16")
+
+
+def test_a_gpu_that_there_is_not_is_one_line(
+    checkpoint: Path, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments = ("--checkpoint", checkpoint, "--data", corpus_folder, "--device", "cuda")
+    assert evaluation(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err.startswith("error: this torch finds no CUDA device")
+
+
+@pytest.mark.gpu
+@EVERY_KIND
+def test_a_gpu_gives_the_figures_of_the_cpu(
+    checkpoint: Path,
+    corpus_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: list[str],
+) -> None:
+    figures = []
+    for device in ("cpu", "cuda"):
+        arguments = ("--checkpoint", checkpoint, "--data", corpus_folder, "--device", device)
+        assert evaluation(monkeypatch, *arguments, *kind, "--json") == 0
+        answer = json.loads(capsys.readouterr().out)
+        figures.append(next(value for name, value in answer.items() if name.endswith("perplexity")))
+    assert figures[1] == pytest.approx(figures[0], rel=2e-3)

@@ -24,7 +24,8 @@ from training.data import Data
 from training.presets import Preset
 from training.progress import TerminalObserver
 from training.resume import Position
-from training.trainer import Trainer, is_occupied
+from training.run_folder import is_occupied
+from training.trainer import Trainer
 
 Fault = Callable[[Path, int], AbstractContextManager[Moments]]
 
@@ -77,8 +78,9 @@ def test_a_run_that_was_stopped_while_it_saved_goes_on_to_the_weights_of_an_unbr
                 said = str(stop)
         if not moments.struck:
             break
-        assert ("cannot be written: No space left on device; mend that, and --resume" in said) == (fault is full_disk)
         found = set(contents(out)) if out.exists() else set()
+        remedy = "--resume goes on" if RESUME in found else "train again"
+        assert (f"cannot be written: No space left on device; mend that, and {remedy}" in said) == (fault is full_disk)
         assert found <= CHECKPOINT | {RESUME}, moments.struck
         if "training.json" in found:
             load_checkpoint(out)
@@ -168,6 +170,17 @@ def test_ctrl_c_at_any_update_is_one_line_and_resume_ends_with_the_same_weights(
     assert steps == list(range(1, stop_at + 1))
     assert stop_at > 3
     assert weights(out) == expected
+
+
+def test_a_run_stopped_in_its_first_epoch_says_that_its_checkpoint_is_not_validated(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(monkeypatch, *train(corpus, out), "--max-minutes", 0) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"time is up, --resume goes on; {out} holds weights that no validation has seen"
+    assert run(monkeypatch, *train(corpus, out), "--resume") == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"finished; the checkpoint is {out}"
 
 
 def press_ctrl_c(*_: object, **__: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from tests.commands import exit_status, only_line
 from tests.model.faults import contents
 from tests.training.conftest import recipe
+from tests.training.records import record, saved
 from training import presets
 from training.cli import main
 from training.presets import Preset
@@ -91,6 +93,30 @@ def test_a_text_to_evaluate_that_is_none_is_one_line(
     capsys.readouterr()
     assert run(monkeypatch, "evaluate", "--checkpoint", tmp_path / "out", "--text", file) == 2
     assert only_line(capsys).startswith(f"error: {file} {message}")
+
+
+def test_a_text_whose_name_is_no_utf_8_is_trained_on_evaluated_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.txt"))
+    file.write_text(LINE * 20)
+    out = tmp_path / "out"
+    assert run(monkeypatch, "train", "--data", file, "--preset", "tiny", "--out", out) == 0
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--text", file, "--record") == 0
+    told = json.loads((out / "training.json").read_bytes())
+    assert told["data"]["name"] == r"\xff\xfe"
+    assert list(told["data"]["sha256"]) == [r"\xff\xfe.txt"]
+    assert told["evaluations"][0]["data"] == rf"{tmp_path}/\xff\xfe.txt"
+    assert run(monkeypatch, "report", out, "--out", tmp_path / "results") == 0
+
+
+def test_a_record_with_half_a_character_is_reported_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path / "run", record("\ud800"))
+    assert run(monkeypatch, "report", folder, "--out", tmp_path / "results") == 2
+    assert only_line(capsys).startswith(f"error: {folder / 'training.json'} holds half a character, as in \\ud800")
+    assert not (tmp_path / "results").exists()
 
 
 def change(path: Path, **fields: Any) -> None:

@@ -141,3 +141,8 @@ def test_a_picture_is_the_same_bytes_each_time_and_a_formula_in_a_name_is_a_name
     assert pixels.shape[1] == 1600
     assert np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0).shape[0] > 10
     assert draw() == draw()
+
+
+def test_characters_that_the_font_lacks_are_drawn_without_a_warning() -> None:
+    one = record("small", data="ptb") | {"data": {"name": "\N{CJK UNIFIED IDEOGRAPH-4E2D}", "sha256": {}}}
+    assert png(curves_of(one)) != png(curves_of(record("small")))

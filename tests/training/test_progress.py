@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.checkpoint import read_record
@@ -46,7 +47,7 @@ def curves(out: Path) -> dict[str, dict[int, float]]:
 def test_tensorboard_has_the_losses_of_updates_and_the_perplexities_of_the_record(data: Data, tmp_path: Path) -> None:
     run = Trainer(config(data.vocabulary), recipe(), data, tmp_path, preset="none", seed=5)
     told, second = Told(), Told()
-    with TensorBoardObserver(tmp_path) as tensorboard:
+    with TensorBoardObserver(tmp_path, Console()) as tensorboard:
         assert run.run(Observers([told, tensorboard, second]))
     assert told.calls == second.calls
     found = curves(tmp_path)
@@ -65,6 +66,27 @@ def test_tensorboard_has_the_losses_of_updates_and_the_perplexities_of_the_recor
     assert len(curve) == 2
     for name in ("train_perplexity", "valid_perplexity"):
         assert found[f"epoch/{name}"] == pytest.approx({point["epoch"]: point[name] for point in curve})
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_run_outlives_its_logs_and_says_so_once(
+    data: Data, tmp_path: Path, when: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Trainer(config(data.vocabulary), recipe(), data, tmp_path, preset="none", seed=5)
+    if when == "before":
+        (tmp_path / "tensorboard").write_text("in the way")
+    with TensorBoardObserver(tmp_path, Console(soft_wrap=True)) as tensorboard:
+        if when == "meanwhile":
+            assert tensorboard._file is not None
+            tensorboard._file.close()
+            tensorboard._file = Path("/dev/full").open("wb")  # noqa: SIM115 - the observer closes it
+        assert run.run(tensorboard)
+    reason = "File exists" if when == "before" else "No space left on device"
+    said = "training goes on without these logs. Mend that, and they go on where the run is stopped and resumed"
+    written = capfd.readouterr()
+    assert written.out == f"{tmp_path / 'tensorboard'} cannot be written: {reason}; {said}\n"
+    assert written.err == ""
+    assert read_record(tmp_path)["finished"]
 
 
 def test_the_command_writes_curves_when_asked_and_a_resumed_run_goes_on_with_them(

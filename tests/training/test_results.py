@@ -32,6 +32,7 @@ def table(heading: str, *records: Record) -> list[Row]:
     return tables(results(read(*records)))[heading]
 
 
+ADVANCED = "Table 1: advanced dropouts"
 STANDARD = "Table 1: standard dropout"
 OTHERS = "Runs of no table or figure"
 
@@ -83,7 +84,7 @@ def test_what_was_not_run_says_so_and_keeps_its_published_figures() -> None:
     found = tables(results([]))
     models = {
         STANDARD: 6,
-        "Table 1: advanced dropouts": 4,
+        ADVANCED: 4,
         "Table 4: sub-sampling": 4,
         "Figure 5: levels and groups": 12,
     }
@@ -91,10 +92,24 @@ def test_what_was_not_run_says_so_and_keeps_its_published_figures() -> None:
         assert len(found[heading]) == 2 * count
         assert {row["epochs"] for row in found[heading]} == {"not run"}
         assert {row["validation"] for row in found[heading]} == {"–"}
-    finetuned = found["Table 1: advanced dropouts"][3]
+    finetuned = found[ADVANCED][3]
     assert (finetuned["preset"], finetuned["published test"]) == ("awd-pru-g4-finetuned", "56.56")
     assert OTHERS not in found
     assert "## Runs of no table or figure\n\nNone." in results([])
+
+
+def test_a_row_of_the_paper_that_was_only_run_otherwise_says_that_it_was_not_run() -> None:
+    changed = record("pru-g1", recipe=find_preset("pru-g1").recipe_for("ptb").model_dump(mode="json"))
+    runs = [record("pru-g4-one-cycle"), record("awd-pru-g4-one-cycle"), record("awd-pru-g4", seed=2), changed]
+    found = tables(results(read(*runs)))
+    rows = [row for heading in (STANDARD, ADVANCED) for row in found[heading] if row["data"] == "ptb"]
+    told = {row["preset"]: (row["epochs"], row["published test"]) for row in rows}
+    assert told["pru-g4-one-cycle"] == ("2", "62.42")
+    assert told["pru-g4"] == ("not run", "62.42")
+    assert told["pru-g1, changed"] == ("500", "67.78")
+    assert told["pru-g1"] == ("not run", "67.78")
+    assert told["awd-pru-g4-one-cycle"] == told["awd-pru-g4"] == ("2", "58.33")
+    assert len(rows) == 8 + 5
 
 
 def test_ablations_are_compared_by_validation_alone() -> None:
@@ -179,7 +194,7 @@ def test_only_the_paper_s_own_texts_are_compared_with_it() -> None:
 
 def test_a_warm_restart_names_where_it_came_from() -> None:
     origin = {"preset": "awd-pru-g4", "sha256": "0123456789abcdef" * 4}
-    rows = table("Table 1: advanced dropouts", record("awd-pru-g4-finetuned", started_from=origin))
+    rows = table(ADVANCED, record("awd-pru-g4-finetuned", started_from=origin))
     (run,) = [row for row in rows if row["epochs"] != "not run"]
     assert run["preset"] == "awd-pru-g4-finetuned (started from awd-pru-g4, 0123456789ab)"
     assert (run["published test"], run["difference in test"]) == ("56.56", "+5.44")
@@ -242,6 +257,34 @@ def test_every_kind_of_evaluation_has_a_table_and_a_measure_of_its_own() -> None
     ]
     assert [(row["settings"], row["neural cache perplexity"]) for row in cache] == [("lambda 0.1, theta 1.0", "59.25")]
     assert [(row["data"], row["perplexity"]) for row in static] == [(r"a\|b.txt", "321.00")]
+
+
+def test_an_evaluation_names_what_it_is_of_as_the_tables_before_it_do() -> None:
+    architecture = find_preset("pru-g4").config(10_000).model_dump(mode="json") | {"softmaxes": 3}
+    recipe = find_preset("pru-g4").recipe_for("ptb").model_dump(mode="json")
+    origin = {"preset": "small", "sha256": "0" * 64}
+    changed = record(model=architecture, recipe=recipe, evaluations=EVALUATIONS[:1], started_from=origin)
+    rows = tables(results(read(changed, changed | {"seed": 2})))["Dynamic evaluation"]
+    name = "pru-g4, changed (started from small, 000000000000)"
+    assert [(row["preset"], row["settings"]) for row in rows] == [
+        *[(name, "bptt 5")] * 2,
+        (name, "–"),
+        ("pru-g4", "not run"),
+        ("lstm-1000", "not run"),
+    ]
+
+
+def test_figures_of_a_rounded_recurrence_say_so_and_others_say_nothing() -> None:
+    rounded = [EVALUATIONS[0] | {"recurrence": "float16"}]
+    told = results(read(record(recurrence="float16", evaluations=rounded), record("small", evaluations=EVALUATIONS)))
+    found = tables(told)
+    runs = [row for heading in (STANDARD, OTHERS) for row in found[heading] if row["epochs"] != "not run"]
+    said = ", figures by a float16 recurrence"
+    assert [row["hardware"] for row in runs] == ["Two Cores, 2 threads" + said, "Two Cores, 2 threads"]
+    settings = [row["settings"] for row in found["Dynamic evaluation"]]
+    assert settings[:3] == ["bptt 5" + said, "bptt 5", "–"]
+    assert 'Figures "by a float16 recurrence" were measured on a GPU' in told
+    assert "float16" not in results(read(record()))
 
 
 def test_the_same_evaluation_of_several_seeds_has_a_mean_with_its_deviation() -> None:

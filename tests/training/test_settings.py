@@ -70,6 +70,7 @@ def test_without_settings_nothing_changes() -> None:
         ("recipe.clip=Infinity", r"recipe\.clip: Input should be a finite number"),
         ("recipe.clip=nan", r"recipe\.clip: "),
         ("recipe.betas=[0.5, 1e999]", r"recipe\.betas\.1: Input should be a finite number"),
+        ("recipe.betas=[0.9, 1.5]", r"recipe\.betas\.1: Input should be less than 1"),
         ("recipe.optimizer=lion", r"recipe\.optimizer: Input should be 'adamw', "),
         ("recipe.betas.0=0.5", r"--set recipe\.betas\.0=0\.5: recipe has no settings under betas"),
         ("recipe.drop.hidden=0.5", r"--set recipe\.drop\.hidden=0\.5: recipe has no settings under drop"),

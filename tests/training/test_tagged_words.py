@@ -115,3 +115,12 @@ def test_words_are_matched_as_the_vocabulary_writes_them(tmp_path: Path) -> None
     vocabulary = Vocabulary(["<eos>", "<unk>", "march", "N"], Convention.PTB)
     words = words_by_category(vocabulary, read_tagged_words(path), vocabulary.encode("march N <unk>"))
     assert {category: ids for category, ids in words.items() if ids} == {"nouns": [2], "numbers": [3]}
+
+
+def test_a_zip_that_was_not_fetched_to_its_end_is_called_a_damaged_zip(tmp_path: Path) -> None:
+    path = tmp_path / "treebank.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("a.pos", "the/DT cat/NN " * 100)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CorpusError, match=r"treebank\.zip cannot be unpacked \(File is not a zip file\); fetch it"):
+        read_tagged_words(path)

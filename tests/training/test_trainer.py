@@ -184,6 +184,13 @@ def test_resuming_with_other_settings_says_what_differs(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_run_that_stores_halves_is_not_resumed_as_one_that_does_not(data: Data, tmp_path: Path) -> None:
+    trainer(data, tmp_path, recipe(), half=True).run(Silent(), stop_after(2))
+    with pytest.raises(TrainingError, match="half was true and is now null"):
+        trainer(data, tmp_path, recipe()).resume()
+    trainer(data, tmp_path, recipe(), half=True).resume()
+
+
 def test_resuming_on_another_kind_of_device_says_what_differs(data: Data, tmp_path: Path) -> None:
     first = trainer(data, tmp_path, recipe())
     first.identity["device"] = "cuda"

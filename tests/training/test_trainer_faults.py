@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,10 @@ from model.errors import CorpusError, TrainingError
 from tests.training.conftest import recipe
 from tests.training.runs import Silent, stop_after, trainer
 from training.data import Data
+from training.evaluate import Evaluation
 from training.resume import Position
 from training.trainer import Trainer
+from training.world import World
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data: Data, tmp_path: Path) -> None:
@@ -84,6 +89,27 @@ def test_a_run_that_explodes_in_its_first_epoch_claims_no_checkpoint(
         TrainingError, match=r"exploded to 1000\.0 at step 3 \(epoch 1\); .*; there is no checkpoint yet$"
     ):
         run.run(Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
+
+
+def test_a_checkpoint_that_was_never_validated_is_not_called_good(data: Data, tmp_path: Path) -> None:
+    wild = recipe(learning_rate=1e30, clip=1e30)
+    assert not trainer(data, tmp_path, wild).run(Silent(), stop_after(1))
+    again = trainer(data, tmp_path, wild)
+    again.resume()
+    with pytest.raises(TrainingError, match=rf"at step 2 .*; {tmp_path} holds weights that no validation has seen$"):
+        again.run(Silent())
+
+
+def test_a_validation_that_explodes_stops_the_run_and_is_never_saved(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exploded = Evaluation(tokens=1, negative_log_likelihood=5.1 * math.log(len(data.vocabulary)))
+    monkeypatch.setattr("training.trainer.evaluate", lambda *_, **__: exploded)
+    with pytest.raises(
+        TrainingError, match=r"validation perplexity is 1\.\d+e\+07 after epoch 1; .* no checkpoint yet$"
+    ):
+        trainer(data, tmp_path, recipe()).run(Silent())
     assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
 
 
@@ -158,3 +184,76 @@ def test_an_out_folder_that_cannot_be_made_is_refused_before_any_training(data: 
 def test_a_text_too_short_for_the_batch_is_refused(data: Data, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="too few: they are read in 5000 rows"):
         trainer(data, tmp_path, recipe(batch_size=5000))
+
+
+def killed_after(epochs: int) -> Callable[[], bool]:
+    """What is asked after each update, and never answers once so many epochs of 19 updates are over."""
+    updates = itertools.count(1)
+
+    def asked() -> bool:
+        if next(updates) > 19 * epochs:
+            raise KeyboardInterrupt
+        return False
+
+    return asked
+
+
+def test_a_killed_run_that_reads_epochs_again_leaves_the_better_checkpoint_and_its_record_alone(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perplexities = iter([30.0, 25.0, 10.0, 9.0, 12.0, 9.0, 9.0])
+    monkeypatch.setattr(
+        "training.trainer.evaluate",
+        lambda *_, **__: Evaluation(tokens=1, negative_log_likelihood=math.log(next(perplexities))),
+    )
+    settings = recipe(epochs=5)
+    first = trainer(data, tmp_path, settings)
+    assert first.epochs.updates == [19] * 5
+    with pytest.raises(KeyboardInterrupt):
+        first.run(Silent(), killed_after(4))
+    best = {name: (tmp_path / name).read_bytes() for name in ("model.safetensors", "training.json")}
+    assert [point["valid_perplexity"] for point in json.loads(best["training.json"])["curve"]] == pytest.approx(
+        [30, 25, 10, 9]
+    )
+
+    for stop in (3, 20, 15):  # in the first epoch, in the second, and at its end
+        again = trainer(data, tmp_path, settings)
+        again.resume()
+        assert not again.run(Silent(), stop_after(stop))
+        assert {name: (tmp_path / name).read_bytes() for name in best} == best
+    last = trainer(data, tmp_path, settings)
+    last.resume()
+    seen = Silent()
+    assert last.run(seen)
+    assert [entry["valid_perplexity"] for entry in seen.entries] == pytest.approx([10, 9, 12])
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert [point["valid_perplexity"] for point in record["curve"]] == pytest.approx([30, 25, 10, 9, 12])
+    assert record["best_epoch"] == 4
+    assert (tmp_path / "model.safetensors").read_bytes() == best["model.safetensors"]
+
+
+def test_what_a_killed_process_left_half_written_goes_when_its_run_goes_on_and_nothing_else_does(
+    data: Data, tmp_path: Path
+) -> None:
+    ours = [tmp_path / f".{name}.0123abcd.partial" for name in ("model.safetensors", "resume.safetensors")]
+    others = [
+        tmp_path / ".model.safetensors.partial",
+        tmp_path / ".notes.txt.0123abcd.partial",
+        tmp_path / "model.safetensors.0123abcd.partial",
+        tmp_path / "sub" / ours[0].name,
+    ]
+    for path in (*ours, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    second = trainer(data, tmp_path, recipe())
+    second.world = World(rank=1)
+    second.run(Silent(), stop_after(1))
+    assert all(path.exists() for path in (*ours, *others))
+    assert not trainer(data, tmp_path, recipe()).run(Silent(), stop_after(1))
+    assert not any(path.exists() for path in ours)
+    ours[0].write_bytes(b"half")
+    again = trainer(data, tmp_path, recipe())
+    again.resume()
+    assert again.run(Silent())
+    assert not ours[0].exists()
+    assert all(path.exists() for path in others)

@@ -18,9 +18,11 @@ from tests.training.conftest import config, recipe
 from training import presets
 from training.cli import main
 from training.data import Data
+from training.evaluate import evaluate
 from training.presets import Preset
 from training.recipe import Optimizer, learning_rate
 from training.resume import Position
+from training.run_folder import checkpoint_in_words, last_good
 from training.trainer import Trainer
 from training.warm_start import WarmStart, warm_start
 
@@ -117,6 +119,41 @@ def test_the_record_says_where_a_run_and_what_it_came_from_started(data: Data, t
     }
 
 
+def test_a_run_keeps_what_it_started_from_until_an_epoch_is_better(data: Data, tmp_path: Path) -> None:
+    finished(data, tmp_path / "first", epochs=12, optimizer=Optimizer.ADAMW, learning_rate=0.02)
+    start = warm_start(tmp_path / "first", config(data.vocabulary), data.vocabulary)
+    model, vocabulary, _ = load_checkpoint(tmp_path / "first")
+    figure = evaluate(model, data.valid, vocabulary.eos_id).perplexity
+
+    worse = finished(data, tmp_path / "worse", start, learning_rate=60)
+    record = read_record(tmp_path / "worse")
+    assert worse.epochs == [1, 2]
+    assert min(point["valid_perplexity"] for point in record["curve"]) > 1.1 * figure
+    assert record["best_epoch"] is None
+    assert record["start_perplexity"] == pytest.approx(figure)
+    assert record["perplexity"]["valid"] == pytest.approx(figure)
+    assert weights(tmp_path / "worse") == weights(tmp_path / "first")
+    assert checkpoint_in_words(tmp_path / "worse").endswith("the weights it started from: no epoch was better")
+
+    finished(data, tmp_path / "better", start, learning_rate=1)
+    record = read_record(tmp_path / "better")
+    assert record["perplexity"]["valid"] < record["start_perplexity"] == pytest.approx(figure)
+    assert record["best_epoch"] == 2
+
+
+def test_a_run_stopped_in_its_first_epoch_still_has_what_it_started_from(data: Data, tmp_path: Path) -> None:
+    finished(data, tmp_path / "first")
+    start = warm_start(tmp_path / "first", config(data.vocabulary), data.vocabulary)
+    run = trainer(data, tmp_path / "second", start)
+    assert not run.run(Watch(run), lambda: True)
+    assert weights(tmp_path / "second") == weights(tmp_path / "first") != weights(run)
+    assert last_good(tmp_path / "second") == f"the last good checkpoint is {tmp_path / 'second'}"
+    again = trainer(data, tmp_path / "second", start)
+    again.resume()
+    assert again.position.start_perplexity is not None
+    assert again.run(Watch(again))
+
+
 @pytest.mark.parametrize("optimizer", [Optimizer.SGD, Optimizer.ADAMW])
 def test_epochs_that_are_done_are_left_out_of_the_schedule(data: Data, tmp_path: Path, optimizer: Optimizer) -> None:
     finished(data, tmp_path / "first")
@@ -124,7 +161,7 @@ def test_epochs_that_are_done_are_left_out_of_the_schedule(data: Data, tmp_path:
     start = warm_start(tmp_path / "first", config(data.vocabulary), data.vocabulary, epoch=3)
     watch = finished(data, tmp_path / "second", start, **settings)
     a_epoch = len(watch.rates)
-    assert watch.began == Position(epoch=3, step=3 * a_epoch)
+    assert (watch.began.epoch, watch.began.step, watch.began.curve) == (3, 3 * a_epoch, [])
     expected = [
         learning_rate(STILL.model_copy(update=settings), step, 4 * a_epoch) for step in range(3 * a_epoch, 4 * a_epoch)
     ]

@@ -37,7 +37,7 @@ def embedding_variances(model: LanguageModel, words: Mapping[str, Sequence[int]]
         Variance(category, level, len(ids), variance(view))
         for category, ids in words.items()
         if ids
-        for level, view in enumerate(_views(model, torch.tensor(ids)), start=1)
+        for level, view in enumerate(_views(model, torch.tensor(ids, device=model.decoder.bias.device)), start=1)
     ]
 
 

@@ -34,7 +34,7 @@ def next_word_entropies(
     entropies, done = np.empty(len(ids)), 0
     for hidden, _ in read_chunks(model, ids, eos_id, CONTEXTS):
         log_probabilities = model.log_probabilities(hidden)
-        entropies[done : done + len(hidden)] = -(log_probabilities.exp() * log_probabilities).sum(-1).numpy()
+        entropies[done : done + len(hidden)] = -(log_probabilities.exp() * log_probabilities).sum(-1).cpu().numpy()
         done += len(hidden)
         advance(len(hidden))
     return entropies

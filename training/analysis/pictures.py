@@ -7,9 +7,7 @@ Names and words are drawn as they are: a dollar sign begins no formula.
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +26,12 @@ from training.analysis.embedding_variance import Variance
 from training.analysis.entropy import BIN, histogram
 from training.analysis.saliency import normalised, saliency
 from training.analysis.tables import Entropies
+from training.pictures import COLOURS, missing_glyphs_allowed
 
 WIDTH, DPI = 9.0, 200
 """Inches, and dots an inch: letters of 9 points are still read at half the width."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of Okabe and Ito, which all kinds of colour vision tell apart."""
+TALLEST = 20_000
+"""Dots of a picture from top to bottom; a deeper one has fewer an inch. Not 2^16 of them can be drawn."""
 LINES = ("-", "--", ":", "-.")
 GREY = "0.35"
 LONGEST_NAME, LONGEST_WORD, SHORT_WORD = 40, 24, 12
@@ -115,16 +114,25 @@ def gradient_coverage(attributions: Mapping[str, Attribution], vocabulary: Vocab
 
 
 def saliencies(attributions: Mapping[str, Sequence[Attribution]], vocabulary: Vocabulary) -> bytes:
-    """Table 2a: for each sequence a row a model; words shaded by normalised saliency, likeliest next words beside."""
+    """Table 2a: for each sequence a row a model; words shaded by normalised saliency, likeliest next words beside.
+
+    A word's own shade is for the likeliest; under it is a stripe for each of them, in their order.
+    """
     page = _Page()
-    page.write(page.LEFT, page.depth, "words shaded by saliency", color=GREY)
+    page.write(
+        page.LEFT,
+        page.depth,
+        "words shaded by saliency for the likeliest next word; stripes: for each in its order",
+        color=GREY,
+    )
     page.write(page.PROBABILITIES, page.depth, "next word", color=GREY)
     page.depth += 1.5 * page.LINE
     for sequence, of_models in enumerate(zip(*attributions.values(), strict=True), start=1):
         for name, attribution in zip(attributions, of_models, strict=True):
             page.write(page.LEFT, page.depth, f"{sequence}  {_cut(name, LONGEST_NAME)}", weight="bold")
             words = [_word(vocabulary, token_id) for token_id in attribution.ids]
-            end = page.flow(page.depth + page.LINE, words, normalised(saliency(attribution.gradients)).tolist())
+            shades = [normalised(of_one).tolist() for of_one in saliency(attribution.gradients_of_top)]
+            end = page.flow(page.depth + page.LINE, words, list(zip(*shades, strict=True)))
             for token_id, probability in zip(attribution.top, attribution.probabilities, strict=True):
                 page.write(page.WORDS - 0.1, page.depth, f"{probability:.1%}", ha="right", color=GREY)
                 page.write(page.WORDS, page.depth, _cut(vocabulary.surface(token_id), SHORT_WORD))
@@ -141,6 +149,8 @@ class _Page:
     PROBABILITIES, WORDS = 7.15, 7.8
     """Where the columns of predictions begin."""
     LINE, GAP = 0.24, 0.03
+    STRIPES = 0.36
+    """Room for the stripes under a line of words."""
 
     def __init__(self) -> None:
         self.figure = Figure(figsize=(WIDTH, 1), dpi=DPI)
@@ -153,22 +163,28 @@ class _Page:
         place = {"transform": self.inches, "va": "center", "fontsize": 10}
         return self.figure.text(x, -depth - self.LINE / 2, text, fontdict=place | style, parse_math=False)
 
-    def flow(self, depth: float, words: Sequence[str], shades: Sequence[float]) -> float:
-        """Write words one after the other on shaded backgrounds; return the depth at which they end."""
+    def flow(self, depth: float, words: Sequence[str], shades: Sequence[Sequence[float]]) -> float:
+        """Write words one after the other on the first of their shades, stripes of all under them; return the end."""
         x = self.LEFT
-        for word, shade in zip(words, shades, strict=True):
+        for word, (shade, *others) in zip(words, shades, strict=True):
             text = self.write(x + self.GAP, depth, word)
-            with _missing_glyphs_allowed():
+            with missing_glyphs_allowed():
                 width = text.get_window_extent().width / DPI + 2 * self.GAP
             if x + width > self.RIGHT and x > self.LEFT:
-                x, depth = self.LEFT, depth + self.LINE
+                x, depth = self.LEFT, depth + self.LINE + self.STRIPES
                 text.set_position((x + self.GAP, -depth - self.LINE / 2))
-            # The darkest is one on which black letters still stand out.
-            colour = colormaps["Oranges"](0.7 * shade)
-            corner, height = (x, -depth - self.LINE + self.GAP / 2), self.LINE - self.GAP
-            self.figure.add_artist(Rectangle(corner, width, height, transform=self.inches, color=colour, linewidth=0))
+            self._fill(x, depth + self.GAP / 2, width, self.LINE - self.GAP, shade)
+            stripe = self.STRIPES / (len(others) + 2)
+            for rank, of_rank in enumerate((shade, *others)):
+                self._fill(x, depth + self.LINE + rank * stripe, width, 0.8 * stripe, of_rank)
             x += width + self.GAP
-        return depth + self.LINE
+        return depth + self.LINE + self.STRIPES
+
+    def _fill(self, x: float, depth: float, width: float, height: float, shade: float) -> None:
+        # The darkest is one on which black letters still stand out.
+        colour = colormaps["Oranges"](0.7 * shade)
+        place = (x, -depth - height)
+        self.figure.add_artist(Rectangle(place, width, height, transform=self.inches, color=colour, linewidth=0))
 
     def png(self) -> bytes:
         """The picture, from its top edge at 0 down to the last line."""
@@ -197,14 +213,7 @@ def _furnish(figure: Figure, axes: Axes, handles: Sequence[Any], labels: Sequenc
 def _png(figure: Figure, part: Bbox | None = None) -> bytes:
     """The picture, or a part of its plane, in inches."""
     data = io.BytesIO()
-    with _missing_glyphs_allowed():
-        figure.savefig(data, format="png", dpi=DPI, bbox_inches=part)
+    height = part.height if part else figure.get_figheight()
+    with missing_glyphs_allowed():
+        figure.savefig(data, format="png", dpi=min(DPI, TALLEST / height), bbox_inches=part)
     return data.getvalue()
-
-
-@contextmanager
-def _missing_glyphs_allowed() -> Iterator[None]:
-    """Draw a character that the font lacks as a box, without a warning each: the tables have it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield

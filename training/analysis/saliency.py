@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def saliency(gradients: Tensor) -> Tensor:
-    """Squared norm of each word's gradient: `[n]` from `[n, E]` (Section 4.3)."""
+    """Squared norm of each word's gradient: `[..., n]` from `[..., n, E]` (Section 4.3)."""
     return gradients.square().sum(-1)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from model.vocabulary import Vocabulary
 from training.analysis.attribution import Attribution
@@ -48,21 +49,24 @@ def embedding_variances(variances: Mapping[str, Sequence[Variance]]) -> bytes:
 
 
 def saliencies(attributions: Mapping[str, Sequence[Attribution]], vocabulary: Vocabulary) -> bytes:
-    """A row for each model, sequence and word; sequences and positions count from 1."""
+    """A row for each model, sequence, predicted word by its rank, and word; all of them count from 1."""
     return _csv(
-        ["model", "sequence", "position", "word", "saliency", "normalised_saliency"],
+        ["model", "sequence", "rank", "predicted", "position", "word", "saliency", "normalised_saliency"],
         (
-            (name, sequence, position, vocabulary.word_of(token_id), value.item(), share.item())
+            (name, sequence, rank, vocabulary.word_of(predicted), position, vocabulary.word_of(token_id), *values)
             for name, of_model in attributions.items()
             for sequence, attribution in enumerate(of_model, start=1)
-            for position, (token_id, value, share) in enumerate(_salient_words(attribution), start=1)
+            for rank, (predicted, gradients) in enumerate(
+                zip(attribution.top, attribution.gradients_of_top, strict=True), start=1
+            )
+            for position, (token_id, *values) in enumerate(_salient_words(attribution.ids, gradients), start=1)
         ),
     )
 
 
-def _salient_words(attribution: Attribution) -> Iterable[tuple[int, Any, Any]]:
-    values = saliency(attribution.gradients)
-    return zip(attribution.ids, values, normalised(values), strict=True)
+def _salient_words(ids: Sequence[int], gradients: Tensor) -> Iterable[tuple[int, float, float]]:
+    values = saliency(gradients)
+    return zip(ids, values.tolist(), normalised(values).tolist(), strict=True)
 
 
 def predictions(attributions: Mapping[str, Sequence[Attribution]], vocabulary: Vocabulary) -> bytes:

@@ -42,6 +42,8 @@ TaggedWords = Counter[tuple[str, str]]
 _CHUNK_MARK = re.compile(r"\[|\]|=+")
 """What is no word in the Treebank's files: brackets around noun phrases, and lines between sentences."""
 
+_ZIP = b"PK\x03\x04"
+
 
 def read_tagged_words(path: Path) -> TaggedWords:
     """Count the words and tags of a file.
@@ -60,7 +62,13 @@ def read_tagged_words(path: Path) -> TaggedWords:
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
     """Name and text of the file, or of every `.pos` file in the zip."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with path.open("rb") as file:
+            # What is left of a zip whose end, and with it its list of files, is lost begins as a whole one does.
+            begins_as_zip = file.read(len(_ZIP)) == _ZIP
+    except OSError:
+        begins_as_zip = False
+    if not begins_as_zip and not zipfile.is_zipfile(path):
         yield str(path), read_text(path, CorpusError)
         return
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.corpus.plan import make_plan
+from app.corpus.plan import MANIFEST, make_plan
 from app.corpus.rows import COLUMN
 from app.served_model import Source
 from model.errors import EngineMemoryError
@@ -200,9 +200,9 @@ def test_a_worker_with_another_bundle_scores_nothing(tmp_path: Path) -> None:
     _, out = worker_on(tmp_path)
     from app.on_ray.scoring import PartScorer
 
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / MANIFEST).read_text())
     manifest["model"]["sha256"] = "0" * 64
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / MANIFEST).write_text(json.dumps(manifest))
     answer = PartScorer(tmp_path, out, SOURCE)({"part": np.array([1])})
     assert answer["ends"].tolist() == [True]
     assert "is another model" in str(answer["error"][0])

@@ -3,7 +3,7 @@
 Boundary: files in, a plan and what is left of it out. A part is done when its file is in the folder, which happens all
 at once, so a run that was killed goes on with the parts that are missing. What is in a file is `app.corpus.part`.
 
-    manifest.json            the plan, written before anything is scored
+    _manifest.json           the plan, written before anything is scored
     part-000000.parquet      a row for every text, one file a part
 """
 
@@ -24,7 +24,8 @@ from model.errors import ConfigurationError, TextError
 from model.files import read_json, write_json
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+"""Readers of a folder of Parquet skip names that begin with `_` or `.`."""
 UNIT = 1000
 """Rows of the smallest part, which takes a core some seconds. Larger parts are whole multiples of it."""
 LOCK = ".lock"

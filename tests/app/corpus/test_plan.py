@@ -99,6 +99,16 @@ def test_what_is_missing_is_done_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == [MANIFEST, "part-000001.parquet"]
 
 
+def test_the_folder_is_read_as_one_table(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    out, plan = tmp_path / "out", planned(tmp_path)
+    with held(out):
+        do(tmp_path, plan, out, [part.number for part in begin(out, plan)])
+    table = pq.read_table(out)
+    assert table.column("row").to_pylist() == list(range(1, 11))
+    assert set(table.column("file").to_pylist()) == {"a.jsonl"}
+
+
 def test_a_row_that_is_mended_is_in_a_part_that_is_missing(tmp_path: Path) -> None:
     path = write(tmp_path, 10)
     whole = path.read_text()

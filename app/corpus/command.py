@@ -12,15 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.asking import count_alone
-from app.corpus.plan import Plan, begin, find_files, held, make_plan
+from app.corpus.plan import Part, Plan, begin, find_files, held, make_plan
 from app.on_ray.cluster import check_installed, cluster
 from app.scored_text import score_of
 from app.scoring import Likelihood, total
 from app.settings import load_settings
 from model.command_line import printable
-from model.errors import ConfigurationError, TextError
+from model.errors import ConfigurationError, PRUError, TextError
+
+if TYPE_CHECKING:
+    from app.served_model import Source
 
 
 def score_corpus(
@@ -44,20 +48,28 @@ def score_corpus(
     with held(out):
         plan = make_plan(folder, names, served.identity(served.build_engine()), include_eos=include_eos)
         missing = begin(out, plan)
-        errors = []
-        with _progress(plan.rows, plan.rows - sum(part.rows for part in missing)) as advance:
-            if missing:
-                with cluster() as cores:
-                    from app.on_ray.scoring import score_parts  # noqa: PLC0415 - loads Ray
-
-                    for told in score_parts(missing, folder, out, source, cores):
-                        advance(told.part.rows)
-                        if told.error:
-                            errors.append((told.part.number, told.error))
+        try:
+            errors = _score(missing, plan, folder, out, source) if missing else []
+        except KeyboardInterrupt:
+            raise PRUError(f"interrupted; the same command goes on from what is finished in {out}") from None
         if errors:
             more = f"; {len(errors) - 1} other parts failed too" if len(errors) > 1 else ""
-            raise TextError(f"{min(errors)[1]}{more}; the rest is in {out}, and the same command goes on from it")
+            raise TextError(f"{errors[0]}{more}; the rest is in {out}, and the same command goes on from it")
         _say(plan, _whole(plan, out), as_json=as_json)
+
+
+def _score(missing: Sequence[Part], plan: Plan, folder: Path, out: Path, source: Source) -> list[str]:
+    """Score what is missing; why parts could not be, in their order."""
+    errors = []
+    with cluster() as cores, _progress(plan.rows, plan.rows - sum(part.rows for part in missing)) as advance:
+        from app.on_ray.scoring import score_parts  # noqa: PLC0415 - loads Ray
+
+        for told in score_parts(missing, folder, out, source, cores):
+            if told.error:
+                errors.append((told.part.number, told.error))
+            else:
+                advance(told.part.rows)
+    return [error for _, error in sorted(errors)]
 
 
 def _whole(plan: Plan, out: Path) -> Likelihood:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,19 +111,29 @@ def test_without_the_extra_it_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_a_cluster_that_is_not_there_is_named_before_ray_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, corpus: Path
+) -> None:
     need_ray()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert run(monkeypatch, "score", corpus, "--ray", "--out", tmp_path / "out") == 2
+    assert only_line(capsys) == (
+        f"error: there is no cluster at RAY_ADDRESS={address}: Connection refused; "
+        "start it, or unset RAY_ADDRESS to use this machine"
+    )
+
+
+def test_what_ray_says_of_a_cluster_is_said(tmp_path: Path) -> None:
     program = """
-import os
-os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
+import os, sys
+os.environ["RAY_ADDRESS"] = "auto"
 from app.on_ray.cluster import cluster
 from model.errors import ConfigurationError
 class Ray:
     def init(self, *_, **__): raise ConnectionError("nobody is there")
-import sys
+    def shutdown(self): pass
 sys.modules["ray"] = Ray()
 try:
     with cluster(): pass
@@ -130,6 +143,23 @@ print(os.environ["RAY_USAGE_STATS_ENABLED"], "RAY_AUTH_TOKEN" in os.environ)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "Ray cannot connect to the cluster at RAY_ADDRESS=127.0.0.1:1: nobody is there",
+        "Ray cannot connect to the cluster at RAY_ADDRESS=auto: nobody is there",
         "0 False",
     ]
+
+
+def test_a_cluster_without_a_free_core_is_waited_for_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from app.on_ray import cluster as module
+
+    class Ray:
+        free = iter([{}, {"CPU": 0.5}, {"CPU": 0.0}, {"CPU": 1.0}])
+
+        def available_resources(self) -> dict[str, float]:
+            return next(self.free)
+
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+    module._wait_for_a_core(Ray(), 8)
+    assert capsys.readouterr().err == "none of the cluster's 8 cores is free; waiting for one\n"
+    assert list(Ray.free) == []

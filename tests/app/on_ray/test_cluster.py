@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +74,42 @@ def test_a_cluster_of_this_machine_is_reached_from_it_alone_and_reports_nothing(
     assert (found["reports"], found["mode"], found["token"]) == ("0", "token", 64)
     # Its secret is of this run, and stays nowhere.
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def processes_with(variable: str) -> list[Path]:
+    """Processes of this machine that have a variable, or had it as they began."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_end_says_so_in_one_line_and_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    need_ray()
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
+    corpus.write_text("".join(json.dumps({"text": "the film " * 10 + str(row)}) + "\n" for row in range(30_000)))
+    # Sockets have short names alone.
+    with tempfile.TemporaryDirectory(prefix="pru-") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pru", "score", str(corpus), "--ray", "--out", str(out)],
+            cwd=ROOT,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": folder},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not list(out.glob("part-*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert len(processes_with(f"TMPDIR={folder}")) > 4
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+        # Nothing of Ray's in it, from the start to the end.
+        assert [line for line in said.splitlines() if not line.endswith(" texts")] == [
+            f"error: interrupted; the same command goes on from what is finished in {out}"
+        ]
+        assert process.returncode == 2
+        assert list(Path(folder).iterdir()) == []
+        assert processes_with(f"TMPDIR={folder}") == []

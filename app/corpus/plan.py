@@ -12,13 +12,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.corpus.rows import JSON_LINES, PARQUET, raw_lines, raw_texts
+from app.corpus.rows import JSON_LINES, PARQUET, Row, raw_rows
 from app.schemas import ModelIdentity
 from model.errors import ConfigurationError, TextError
 from model.files import read_json, write_json
@@ -93,7 +93,7 @@ def find_files(path: Path) -> tuple[Path, list[str]]:
 
 def make_plan(folder: Path, files: Sequence[str], model: ModelIdentity, *, include_eos: bool) -> Plan:
     """Read every file once, and cut it into parts; `TextError` where one cannot be read."""
-    units = {name: list(_units(folder / name)) for name in files}
+    units = {name: _units(folder / name) for name in files}
     count = sum(len(of_file) for of_file in units.values())
     if not count:
         raise TextError(f"{folder / files[0]} holds no row; give a corpus with texts")
@@ -109,7 +109,7 @@ def make_plan(folder: Path, files: Sequence[str], model: ModelIdentity, *, inclu
                     first=start * UNIT + 1,
                     rows=sum(rows for _, rows, _ in some),
                     offset=some[0][0],
-                    sha256=hashlib.sha256(b"".join(digest for _, _, digest in some)).hexdigest(),
+                    sha256=sha256_of_units(digest for _, _, digest in some),
                 )
             )
     return Plan(model=model, include_eos=include_eos, rows_per_part=together * UNIT, files=list(files), parts=parts)
@@ -177,20 +177,37 @@ def held(out: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _units(file: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Offset, rows and SHA-256 of every `UNIT` rows of a file."""
-    is_lines = file.suffix == JSON_LINES
-    offset = rows = size = 0
-    digest = hashlib.sha256()
-    for content in raw_lines(file) if is_lines else map(_framed, raw_texts(file)):
-        digest.update(content)
-        rows += 1
-        size += len(content)
-        if rows == UNIT:
-            yield offset, rows, digest.digest()
-            offset, rows, size, digest = offset + size, 0, 0, hashlib.sha256()
-    if rows:
-        yield offset, rows, digest.digest()
+def hashed(rows: Iterable[Row], units: list[bytes]) -> Iterator[Row]:
+    """The rows as they are, while SHA-256 of every `UNIT` of them, and of what is left, is put into a list."""
+    digest, count = hashlib.sha256(), 0
+    for row in rows:
+        digest.update(row if isinstance(row, bytes) else _framed(row))
+        count += 1
+        if count == UNIT:
+            units.append(digest.digest())
+            digest, count = hashlib.sha256(), 0
+        yield row
+    if count:
+        units.append(digest.digest())
+
+
+def sha256_of_units(units: Iterable[bytes]) -> str:
+    """What the rows of a part are known by."""
+    return hashlib.sha256(b"".join(units)).hexdigest()
+
+
+def _units(file: Path) -> list[tuple[int, int, bytes]]:
+    """Offset (0 in Parquet), rows and SHA-256 of every `UNIT` rows of a file."""
+    digests: list[bytes] = []
+    offsets: list[int] = []
+    offset = count = 0
+    for row in hashed(raw_rows(file), digests):
+        if count % UNIT == 0:
+            offsets.append(offset)
+        offset += len(row) if isinstance(row, bytes) else 0
+        count += 1
+    counts = [min(UNIT, count - start) for start in range(0, count, UNIT)]
+    return list(zip(offsets, counts, digests, strict=True))
 
 
 def _framed(text: str | None) -> bytes:

@@ -79,16 +79,23 @@ class Plan(BaseModel):
         return self.model_dump(exclude={"parts"}) == other.model_dump(exclude={"parts"})
 
 
-def find_files(path: Path) -> tuple[Path, list[str]]:
-    """The folder of a corpus and the names of its files, in order: the one that `path` is, or all that it holds."""
+def find_files(path: Path) -> tuple[Path, list[str], list[str]]:
+    """The folder of a corpus, the names of its files, in order: the one that `path` is, or all that it holds; and what
+    else is there, but for hidden files, which other readers of folders leave out, too.
+
+    Raises `TextError` where there is no corpus.
+    """
     if path.is_dir():
-        names = sorted(file.name for file in path.iterdir() if file.suffix in {JSON_LINES, PARQUET})
+        entries = sorted(entry for entry in path.iterdir() if entry.name[0] not in "._")
+        names = [entry.name for entry in entries if entry.suffix in {JSON_LINES, PARQUET} and entry.is_file()]
         if not names:
             raise TextError(f"{path} holds no {JSON_LINES} and no {PARQUET} files; give a folder that does")
-        return path, names
+        return path, names, [entry.name for entry in entries if entry.name not in names]
+    if not path.exists():
+        raise TextError(f"{path} does not exist; give a file, or a folder of files")
     if path.suffix not in {JSON_LINES, PARQUET}:
         raise TextError(f"{path} is neither {JSON_LINES} nor {PARQUET}; a corpus is JSON Lines or Parquet, named so")
-    return path.parent, [path.name]
+    return path.parent, [path.name], []
 
 
 def make_plan(folder: Path, files: Sequence[str], model: ModelIdentity, *, include_eos: bool) -> Plan:
@@ -129,6 +136,17 @@ def read_plan(out: Path) -> Plan:
     return plan
 
 
+def check_folder(out: Path) -> None:
+    """Raise `ConfigurationError` where a folder holds what is no run of this version, with nothing changed."""
+    try:
+        if (out / MANIFEST).exists():
+            read_plan(out)
+        elif out.exists() and any(entry.name != LOCK for entry in out.iterdir()):
+            raise ConfigurationError(f"{out} is not empty and holds no run; give another folder by --out")
+    except OSError as problem:
+        raise _not_written(out, problem) from None
+
+
 def begin(out: Path, plan: Plan) -> list[Part]:
     """Make a folder for a run, or go on in the one that holds it; the parts that are missing.
 
@@ -136,14 +154,12 @@ def begin(out: Path, plan: Plan) -> list[Part]:
     """
     from app.corpus.part import read_summary  # noqa: PLC0415 - pyarrow, of the extra `ray`
 
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    if (out / MANIFEST).exists():
-        if not read_plan(out).is_same_run(plan):
-            raise ConfigurationError(
-                f"{out} holds another run, of other files, another model or other options; give another folder by --out"
-            )
-    elif any(entry.name != LOCK for entry in out.iterdir()):
-        raise ConfigurationError(f"{out} is not empty and holds no run; give another folder by --out")
+    if (out / MANIFEST).exists() and not read_plan(out).is_same_run(plan):
+        raise ConfigurationError(
+            f"{out} holds another run, of other files, another model or other options; give another folder by --out"
+        )
     missing = []
     for part in plan.parts:
         if not (out / part.name).exists():
@@ -165,7 +181,7 @@ def held(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as problem:
-        raise ConfigurationError(f"{out} cannot be written: {problem.strerror}; give another folder by --out") from None
+        raise _not_written(out, problem) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,6 +191,10 @@ def held(out: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.close(handle)
+
+
+def _not_written(out: Path, problem: OSError) -> ConfigurationError:
+    return ConfigurationError(f"{out} cannot be written: {problem.strerror}; give another folder by --out")
 
 
 def hashed(rows: Iterable[Row], units: list[bytes]) -> Iterator[Row]:

@@ -70,18 +70,22 @@ def test_parts_of_a_large_corpus_are_larger_and_not_more(tmp_path: Path, monkeyp
     assert [(part.first, part.rows) for part in plan.parts] == [(1, 16), (17, 16), (33, 5)]
 
 
-def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a.parquet"):
+def test_a_folder_is_its_files_in_order_and_what_else_is_in_it_is_told(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.parquet", "._b.jsonl", "_c.parquet"):
         write(tmp_path, 1, name)
-    (tmp_path / "notes.txt").write_text("no corpus")
-    assert find_files(tmp_path) == (tmp_path, ["a.parquet", "b.jsonl"])
-    assert find_files(tmp_path / "b.jsonl") == (tmp_path, ["b.jsonl"])
+    for name in ("notes.txt", "c.jsonl.gz", "_SUCCESS", ".crc"):
+        (tmp_path / name).write_text("no corpus")
+    (tmp_path / "d.parquet").mkdir()
+    others = ["c.jsonl.gz", "d.parquet", "notes.txt"]
+    assert find_files(tmp_path) == (tmp_path, ["a.parquet", "b.jsonl"], others)
+    assert find_files(tmp_path / "b.jsonl") == (tmp_path, ["b.jsonl"], [])
     with pytest.raises(TextError, match=r"neither \.jsonl nor \.parquet"):
         find_files(tmp_path / "notes.txt")
-    (tmp_path / "empty").mkdir()
+    with pytest.raises(TextError, match=r"none\.jsonl does not exist"):
+        find_files(tmp_path / "none.jsonl")
     with pytest.raises(TextError, match=r"holds no \.jsonl and no \.parquet files"):
-        find_files(tmp_path / "empty")
-    (tmp_path / "none.jsonl").touch()
+        find_files(tmp_path / "d.parquet")
+    (tmp_path / "none.jsonl").write_text("\n")
     with pytest.raises(TextError, match="holds no row"):
         planned(tmp_path, "none.jsonl")
 

@@ -118,10 +118,14 @@ def test_a_part_over_which_three_workers_of_a_cluster_died_is_given_up_and_named
     corpus, out = write_corpus(tmp_path, 1000, words=60), tmp_path / "out"
     process = start(nodes, corpus, out)
     tries = out / ".part-000000.parquet.tries"
-    for count in (1, 2, 3):
-        wait_until(lambda count=count: tries.exists() and tries.stat().st_size == count)
+
+    def kill_at(count: int) -> None:
+        wait_until(lambda: tries.exists() and tries.stat().st_size == count)
         [worker] = processes_named(WORKER)
         os.kill(worker, signal.SIGKILL)
+
+    for count in (1, 2, 3):
+        kill_at(count)
     status, said = finish(process)
     assert (status, list(out.glob("part-*"))) == (2, [])
     assert said == (

@@ -7,6 +7,7 @@ libraries, and from nothing else.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.corpus.rows import JSON_LINES, texts_of_lines, texts_of_parquet
+from app.corpus.plan import hashed, sha256_of_units
+from app.corpus.rows import Row, raw_rows, texts_of
 from app.scoring import Likelihood, total
-from model.errors import ConfigurationError
+from model.errors import ConfigurationError, TextError
 from model.files import written_atomically
 
 if TYPE_CHECKING:
@@ -51,8 +53,20 @@ class Summary:
 
 
 def score_part(scorer: Scorer, folder: Path, part: Part, out: Path) -> Summary:
-    """Score a part and put its file into `out`; `TextError` names a row that is malformed, and nothing is written."""
-    figures = list(scorer.score(_texts(folder, part)))
+    """Score a part and put its file into `out`.
+
+    Raises `TextError` for a row that is malformed, or rows that are others than were planned; nothing is written then.
+    """
+    units: list[bytes] = []
+    try:
+        figures = list(scorer.score(texts_of(_read(folder, part, units), folder / part.file, part.first)))
+    except TextError:
+        # In a file that has changed, rows begin elsewhere, and say nothing of what is wrong.
+        units.clear()
+        deque(_read(folder, part, units), maxlen=0)
+        _check(units, folder, part)
+        raise
+    _check(units, folder, part)
     summary = Summary(part.sha256, part.rows, total(figures))
     metadata = {_KEY: json.dumps(asdict(summary), sort_keys=True).encode()}
     table = pa.Table.from_pydict(
@@ -81,8 +95,12 @@ def read_summary(file: Path) -> Summary:
         raise ConfigurationError(f"{file} is no part of a run, or damaged; remove it to have it scored again") from None
 
 
-def _texts(folder: Path, part: Part) -> Iterator[str]:
-    file = folder / part.file
-    if file.suffix == JSON_LINES:
-        return texts_of_lines(file, part.offset, part.first, part.rows)
-    return texts_of_parquet(file, part.first, part.rows)
+def _read(folder: Path, part: Part, units: list[bytes]) -> Iterator[Row]:
+    return hashed(raw_rows(folder / part.file, part.offset, part.first, part.rows), units)
+
+
+def _check(units: list[bytes], folder: Path, part: Part) -> None:
+    if sha256_of_units(units) != part.sha256:
+        raise TextError(
+            f"{folder / part.where}, have changed since the command began; run it again when nobody writes to the file"
+        )

@@ -3,7 +3,7 @@
 Boundary: files in, a plan and what is left of it out. A part is done when its file is in the folder, which happens all
 at once, so a run that was killed goes on with the parts that are missing. What is in a file is `app.corpus.part`.
 
-    manifest.json            the plan, written before anything is scored
+    _manifest.json           the plan, written before anything is scored
     part-000000.parquet      a row for every text, one file a part
 """
 
@@ -12,19 +12,20 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.corpus.rows import JSON_LINES, PARQUET, raw_lines, raw_texts
+from app.corpus.rows import JSON_LINES, PARQUET, Row, raw_rows
 from app.schemas import ModelIdentity
 from model.errors import ConfigurationError, TextError
 from model.files import read_json, write_json
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+"""Readers of a folder of Parquet skip names that begin with `_` or `.`."""
 UNIT = 1000
 """Rows of the smallest part, which takes a core some seconds. Larger parts are whole multiples of it."""
 LOCK = ".lock"
@@ -78,21 +79,28 @@ class Plan(BaseModel):
         return self.model_dump(exclude={"parts"}) == other.model_dump(exclude={"parts"})
 
 
-def find_files(path: Path) -> tuple[Path, list[str]]:
-    """The folder of a corpus and the names of its files, in order: the one that `path` is, or all that it holds."""
+def find_files(path: Path) -> tuple[Path, list[str], list[str]]:
+    """The folder of a corpus, the names of its files, in order: the one that `path` is, or all that it holds; and what
+    else is there, but for hidden files, which other readers of folders leave out, too.
+
+    Raises `TextError` where there is no corpus.
+    """
     if path.is_dir():
-        names = sorted(file.name for file in path.iterdir() if file.suffix in {JSON_LINES, PARQUET})
+        entries = sorted(entry for entry in path.iterdir() if entry.name[0] not in "._")
+        names = [entry.name for entry in entries if entry.suffix in {JSON_LINES, PARQUET} and entry.is_file()]
         if not names:
             raise TextError(f"{path} holds no {JSON_LINES} and no {PARQUET} files; give a folder that does")
-        return path, names
+        return path, names, [entry.name for entry in entries if entry.name not in names]
+    if not path.exists():
+        raise TextError(f"{path} does not exist; give a file, or a folder of files")
     if path.suffix not in {JSON_LINES, PARQUET}:
         raise TextError(f"{path} is neither {JSON_LINES} nor {PARQUET}; a corpus is JSON Lines or Parquet, named so")
-    return path.parent, [path.name]
+    return path.parent, [path.name], []
 
 
 def make_plan(folder: Path, files: Sequence[str], model: ModelIdentity, *, include_eos: bool) -> Plan:
     """Read every file once, and cut it into parts; `TextError` where one cannot be read."""
-    units = {name: list(_units(folder / name)) for name in files}
+    units = {name: _units(folder / name) for name in files}
     count = sum(len(of_file) for of_file in units.values())
     if not count:
         raise TextError(f"{folder / files[0]} holds no row; give a corpus with texts")
@@ -108,7 +116,7 @@ def make_plan(folder: Path, files: Sequence[str], model: ModelIdentity, *, inclu
                     first=start * UNIT + 1,
                     rows=sum(rows for _, rows, _ in some),
                     offset=some[0][0],
-                    sha256=hashlib.sha256(b"".join(digest for _, _, digest in some)).hexdigest(),
+                    sha256=sha256_of_units(digest for _, _, digest in some),
                 )
             )
     return Plan(model=model, include_eos=include_eos, rows_per_part=together * UNIT, files=list(files), parts=parts)
@@ -128,6 +136,17 @@ def read_plan(out: Path) -> Plan:
     return plan
 
 
+def check_folder(out: Path) -> None:
+    """Raise `ConfigurationError` where a folder holds what is no run of this version, with nothing changed."""
+    try:
+        if (out / MANIFEST).exists():
+            read_plan(out)
+        elif out.exists() and any(entry.name != LOCK for entry in out.iterdir()):
+            raise ConfigurationError(f"{out} is not empty and holds no run; give another folder by --out")
+    except OSError as problem:
+        raise _not_written(out, problem) from None
+
+
 def begin(out: Path, plan: Plan) -> list[Part]:
     """Make a folder for a run, or go on in the one that holds it; the parts that are missing.
 
@@ -135,14 +154,12 @@ def begin(out: Path, plan: Plan) -> list[Part]:
     """
     from app.corpus.part import read_summary  # noqa: PLC0415 - pyarrow, of the extra `ray`
 
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    if (out / MANIFEST).exists():
-        if not read_plan(out).is_same_run(plan):
-            raise ConfigurationError(
-                f"{out} holds another run, of other files, another model or other options; give another folder by --out"
-            )
-    elif any(entry.name != LOCK for entry in out.iterdir()):
-        raise ConfigurationError(f"{out} is not empty and holds no run; give another folder by --out")
+    if (out / MANIFEST).exists() and not read_plan(out).is_same_run(plan):
+        raise ConfigurationError(
+            f"{out} holds another run, of other files, another model or other options; give another folder by --out"
+        )
     missing = []
     for part in plan.parts:
         if not (out / part.name).exists():
@@ -164,7 +181,7 @@ def held(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as problem:
-        raise ConfigurationError(f"{out} cannot be written: {problem.strerror}; give another folder by --out") from None
+        raise _not_written(out, problem) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,20 +193,41 @@ def held(out: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _units(file: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Offset, rows and SHA-256 of every `UNIT` rows of a file."""
-    is_lines = file.suffix == JSON_LINES
-    offset = rows = size = 0
-    digest = hashlib.sha256()
-    for content in raw_lines(file) if is_lines else map(_framed, raw_texts(file)):
-        digest.update(content)
-        rows += 1
-        size += len(content)
-        if rows == UNIT:
-            yield offset, rows, digest.digest()
-            offset, rows, size, digest = offset + size, 0, 0, hashlib.sha256()
-    if rows:
-        yield offset, rows, digest.digest()
+def _not_written(out: Path, problem: OSError) -> ConfigurationError:
+    return ConfigurationError(f"{out} cannot be written: {problem.strerror}; give another folder by --out")
+
+
+def hashed(rows: Iterable[Row], units: list[bytes]) -> Iterator[Row]:
+    """The rows as they are, while SHA-256 of every `UNIT` of them, and of what is left, is put into a list."""
+    digest, count = hashlib.sha256(), 0
+    for row in rows:
+        digest.update(row if isinstance(row, bytes) else _framed(row))
+        count += 1
+        if count == UNIT:
+            units.append(digest.digest())
+            digest, count = hashlib.sha256(), 0
+        yield row
+    if count:
+        units.append(digest.digest())
+
+
+def sha256_of_units(units: Iterable[bytes]) -> str:
+    """What the rows of a part are known by."""
+    return hashlib.sha256(b"".join(units)).hexdigest()
+
+
+def _units(file: Path) -> list[tuple[int, int, bytes]]:
+    """Offset (0 in Parquet), rows and SHA-256 of every `UNIT` rows of a file."""
+    digests: list[bytes] = []
+    offsets: list[int] = []
+    offset = count = 0
+    for row in hashed(raw_rows(file), digests):
+        if count % UNIT == 0:
+            offsets.append(offset)
+        offset += len(row) if isinstance(row, bytes) else 0
+        count += 1
+    counts = [min(UNIT, count - start) for start in range(0, count, UNIT)]
+    return list(zip(offsets, counts, digests, strict=True))
 
 
 def _framed(text: str | None) -> bytes:

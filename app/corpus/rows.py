@@ -1,13 +1,14 @@
 """The rows of a corpus's files: JSON Lines or Parquet, a text each, from anywhere in a file.
 
 Boundary: files in, texts out, one after another, so that a file may be larger than memory. An error names file and row;
-rows count from 1. In JSON Lines a row is a line with an object whose `text` is a string, in Parquet the column `text`.
+rows count from 1. In JSON Lines a row is a line with an object whose `text` is a string, and blank lines are none; in
+Parquet the column `text`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from itertools import count as counted
 from pathlib import Path
@@ -20,37 +21,46 @@ if TYPE_CHECKING:
 
 JSON_LINES, PARQUET = ".jsonl", ".parquet"
 COLUMN = "text"
+Row = bytes | str | None
+"""A line of JSON Lines, or a value of Parquet's column."""
 MOST_BYTES = 64 << 20
 """Bytes of a row's line or text: it is held in memory whole, and its tokens with it."""
 TOGETHER = 1024
 """Rows that are decoded from Parquet at once."""
 
 
+def raw_rows(file: Path, offset: int = 0, first: int = 1, count: int | None = None) -> Iterator[Row]:
+    """The rows of a file as they are in it, from row `first` on, which begins at byte `offset`; `count` of them or all.
+
+    Raises `TextError` where the file cannot be read, or a row is too long to be held in memory.
+    """
+    if file.suffix == JSON_LINES:
+        return islice(raw_lines(file, offset, first), count)
+    return raw_texts(file, first, count)
+
+
+def texts_of(rows: Iterable[Row], file: Path, first: int) -> Iterator[str]:
+    """Texts of rows of a file, from row `first` on; `TextError` for one that is malformed."""
+    for row, raw in enumerate(rows, start=first):
+        if raw is None:
+            raise TextError(f"{file}, row {row}: the text is null; mend or leave out this row")
+        yield _text_of_line(raw, file, row) if isinstance(raw, bytes) else raw
+
+
 def raw_lines(file: Path, offset: int = 0, first: int = 1) -> Iterator[bytes]:
-    """The lines of a file from a byte on, which is where row `first` begins; `TextError` where one is too long."""
+    """The lines of a file from a byte on, which is where row `first` begins; blank ones go with the next other."""
     with _opened(file) as source:
         source.seek(offset)
         for row in counted(first):
-            line = source.readline(MOST_BYTES + 1)
-            if not line:
+            line, more = bytearray(), b" "
+            while more.isspace():
+                more = source.readline(MOST_BYTES + 1 - len(line))
+                line += more
+                if len(line) > MOST_BYTES:
+                    raise too_long(file, row)
+            if not more:
                 return
-            if len(line) > MOST_BYTES:
-                raise too_long(file, row)
-            yield line
-
-
-def texts_of_lines(file: Path, offset: int, first: int, count: int) -> Iterator[str]:
-    """Texts of `count` rows of JSON Lines, of which the first is at `offset`."""
-    for row, line in enumerate(islice(raw_lines(file, offset, first), count), start=first):
-        yield _text_of_line(line, file, row)
-
-
-def texts_of_parquet(file: Path, first: int, count: int) -> Iterator[str]:
-    """Texts of `count` rows of Parquet from row `first` on."""
-    for row, value in enumerate(raw_texts(file, first, count), start=first):
-        if value is None:
-            raise TextError(f"{file}, row {row}: the text is null; mend or leave out this row")
-        yield value
+            yield bytes(line)
 
 
 def raw_texts(file: Path, first: int = 1, count: int | None = None) -> Iterator[str | None]:
@@ -123,8 +133,10 @@ def _parquet(file: Path) -> pq.ParquetFile:
     opened = pq.ParquetFile(file)
     schema = opened.schema_arrow
     place = schema.get_field_index(COLUMN)
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    if place < 0 or not any(kind(schema.field(place).type) for kind in kinds):
+    found = schema.field(place).type if place >= 0 else pa.null()
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if not any(kind(found) for kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
         opened.close()
         raise TextError(f"{file} has no column of strings named {COLUMN!r}; rename the column with the texts")
     return opened

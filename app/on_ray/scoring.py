@@ -110,8 +110,11 @@ def score_parts(parts: Sequence[Part], folder: Path, out: Path, source: Source, 
     context.print_on_execution_start = False
     numbers = data.from_items([{"part": part.number} for part in parts], override_num_blocks=len(parts))
     size = max(1, min(cores, len(parts)))
-    # At least one, not all: where a machine is lost for good, its parts go to workers that are left.
-    pool = data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size, max_tasks_in_flight_per_actor=WAITING)
+    # At least one, not all: where a machine is lost for good, its parts go to workers that are left. At most one for
+    # each part, as cores allow: machines may join.
+    pool = data.ActorPoolStrategy(
+        min_size=1, max_size=len(parts), initial_size=size, max_tasks_in_flight_per_actor=WAITING
+    )
     told = numbers.map_batches(
         PartScorer, batch_size=1, num_cpus=1, compute=pool, fn_constructor_args=(folder, out, source)
     )

@@ -7,8 +7,11 @@ slow clients are limited by its proxy or not at all, quotas and `/metrics` are e
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
+from urllib.parse import urlsplit
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import AutoscalingContext
@@ -66,6 +69,12 @@ def check(settings: Settings) -> None:
         raise ConfigurationError(
             "replicas share sessions through Redis; name one that all machines reach by PRU_SESSION_STORE=redis://…"
         )
+    nodes: Any = ray.nodes  # Without types.
+    if _is_of_this_machine(settings.session_store) and len({node["NodeManagerAddress"] for node in nodes()}) > 1:
+        raise ConfigurationError(
+            "the cluster has several machines, and each would keep sessions in a Redis of its own; name one that all "
+            "machines reach by PRU_SESSION_STORE=redis://HOST:PORT/DATABASE"
+        )
     keyring = Keyring(settings)
     keyring.load()
     if not (keyring.is_needed or settings.allow_anonymous):
@@ -73,6 +82,15 @@ def check(settings: Settings) -> None:
             "there are no keys, and Serve may listen where others than this machine ask; name a file of keys by "
             "PRU_KEYS_FILE, or say that everybody may with PRU_ALLOW_ANONYMOUS=true"
         )
+
+
+def _is_of_this_machine(store: str) -> bool:
+    """Whether an address means another Redis on each machine."""
+    host = urlsplit(store).hostname or "localhost"
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def replicas_for(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:

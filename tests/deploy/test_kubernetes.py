@@ -203,6 +203,8 @@ def test_the_autoscaler_has_the_number_of_pods_and_more_than_the_budget_takes(fo
     assert target["apiVersion"] == deployment["apiVersion"]
     assert "replicas" not in deployment["spec"], "each apply would undo what the autoscaler did"
     [budget] = objects.of("PodDisruptionBudget").values()
+    # A pod that cannot get ready would else keep its node from being emptied.
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     assert scaler["spec"]["maxReplicas"] > scaler["spec"]["minReplicas"] > budget["spec"]["maxUnavailable"] > 0
     # A share of the processor is one of what is asked for.
     assert container(deployment["spec"]["template"]["spec"])["resources"]["requests"]["cpu"]

@@ -6,18 +6,16 @@ import os
 import runpy
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.app.on_ray.nodes import need_ray
 from tests.deploy.objects import TRAINING, Objects, container
 from tests.deploy.processes import assert_two_have_finished, small, write_text
 from tests.source import ROOT
 
 LAUNCHER = ROOT / "deploy" / "ray" / "train.py"
-
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (pip install ray)")
 
 
 def launch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,9 +37,9 @@ def test_processes_are_told_what_pods_of_kubernetes_are_told() -> None:
     assert told == first.keys() | {"OUT"}
 
 
-@needs_ray
 @pytest.mark.slow
 def test_two_processes_of_a_cluster_train_one_model(tmp_path: Path) -> None:
+    need_ray()
     text, out = write_text(tmp_path / "my-text.txt"), tmp_path / "out"
     done = launch(tmp_path, "--data", str(text), "--out", str(out), *small(1))
     assert done.returncode == 0, done.stderr
@@ -49,9 +47,9 @@ def test_two_processes_of_a_cluster_train_one_model(tmp_path: Path) -> None:
     assert_two_have_finished(out)
 
 
-@needs_ray
 @pytest.mark.slow
 def test_the_launcher_ends_as_the_processes_do(tmp_path: Path) -> None:
+    need_ray()
     text, out = write_text(tmp_path / "my-text.txt"), tmp_path / "out"
     arguments = ["--data", str(text), "--out", str(out), *small(1), "--set", "recipe.batch_size=3"]
     done = launch(tmp_path, *arguments)

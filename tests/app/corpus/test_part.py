@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.corpus import plan as planning
 from app.corpus import scorer as module
 from app.corpus.part import read_summary, score_part
 from app.corpus.plan import Part, Plan, make_plan
@@ -16,7 +18,7 @@ from app.corpus.scorer import Scorer
 from app.schemas import ModelIdentity
 from app.scoring import Floats, Ids, total
 from app.served_model import Source, open_source
-from model.errors import EngineError
+from model.errors import EngineError, TextError
 from tests.app.fakes import CORPUS, NumpyEngine, fake_model, small_vocabulary
 from tests.app.serving import serving
 from tests.source import ROOT
@@ -106,6 +108,39 @@ def test_the_same_texts_are_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / part.name).unlink()
     score(tmp_path, part)
     assert (tmp_path / part.name).read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("change", ["another text", "one row fewer", "one row more before", "a row that is malformed"])
+def test_rows_that_have_changed_since_the_plan_are_named_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: str
+) -> None:
+    monkeypatch.setattr(planning, "UNIT", 4)
+    file = tmp_path / name
+
+    def write(texts: list[str | None]) -> None:
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        table = pa.table({"text": texts})
+        file.write_text(lines) if name == "a.jsonl" else pq.write_table(table, file)
+
+    texts: list[str | None] = [f"the sea {number}" for number in range(8)]
+    write(texts)
+    first, second = make_plan(tmp_path, [name], MODEL, include_eos=True).parts
+    changed = {
+        "another text": [*texts[:6], "the film", *texts[7:]],
+        "one row fewer": texts[:7],
+        "one row more before": ["the first", *texts],
+        "a row that is malformed": [*texts[:6], None, *texts[7:]],
+    }
+    write(changed[change])
+    with pytest.raises(TextError) as raised:
+        score(tmp_path, second)
+    assert str(raised.value) == (
+        f"{file}, rows 5 to 8, have changed since the command began; run it again when nobody writes to the file"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    if change != "one row more before":
+        assert [row["row"] for row in score(tmp_path, first)] == [1, 2, 3, 4]
 
 
 def test_an_engine_that_computes_nan_writes_nothing(tmp_path: Path) -> None:

@@ -70,18 +70,22 @@ def test_parts_of_a_large_corpus_are_larger_and_not_more(tmp_path: Path, monkeyp
     assert [(part.first, part.rows) for part in plan.parts] == [(1, 16), (17, 16), (33, 5)]
 
 
-def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a.parquet"):
+def test_a_folder_is_its_files_in_order_and_what_else_is_in_it_is_told(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.parquet", "._b.jsonl", "_c.parquet"):
         write(tmp_path, 1, name)
-    (tmp_path / "notes.txt").write_text("no corpus")
-    assert find_files(tmp_path) == (tmp_path, ["a.parquet", "b.jsonl"])
-    assert find_files(tmp_path / "b.jsonl") == (tmp_path, ["b.jsonl"])
+    for name in ("notes.txt", "c.jsonl.gz", "_SUCCESS", ".crc"):
+        (tmp_path / name).write_text("no corpus")
+    (tmp_path / "d.parquet").mkdir()
+    others = ["c.jsonl.gz", "d.parquet", "notes.txt"]
+    assert find_files(tmp_path) == (tmp_path, ["a.parquet", "b.jsonl"], others)
+    assert find_files(tmp_path / "b.jsonl") == (tmp_path, ["b.jsonl"], [])
     with pytest.raises(TextError, match=r"neither \.jsonl nor \.parquet"):
         find_files(tmp_path / "notes.txt")
-    (tmp_path / "empty").mkdir()
+    with pytest.raises(TextError, match=r"none\.jsonl does not exist"):
+        find_files(tmp_path / "none.jsonl")
     with pytest.raises(TextError, match=r"holds no \.jsonl and no \.parquet files"):
-        find_files(tmp_path / "empty")
-    (tmp_path / "none.jsonl").touch()
+        find_files(tmp_path / "d.parquet")
+    (tmp_path / "none.jsonl").write_text("\n")
     with pytest.raises(TextError, match="holds no row"):
         planned(tmp_path, "none.jsonl")
 
@@ -97,6 +101,16 @@ def test_what_is_missing_is_done_and_nothing_else(tmp_path: Path) -> None:
         (out / name).write_bytes(b"half")
     assert begin(out, plan) == [plan.parts[0], plan.parts[2]]
     assert sorted(path.name for path in out.iterdir()) == [MANIFEST, "part-000001.parquet"]
+
+
+def test_the_folder_is_read_as_one_table(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    out, plan = tmp_path / "out", planned(tmp_path)
+    with held(out):
+        do(tmp_path, plan, out, [part.number for part in begin(out, plan)])
+    table = pq.read_table(out)
+    assert table.column("row").to_pylist() == list(range(1, 11))
+    assert set(table.column("file").to_pylist()) == {"a.jsonl"}
 
 
 def test_a_row_that_is_mended_is_in_a_part_that_is_missing(tmp_path: Path) -> None:

@@ -29,24 +29,28 @@ def parquet(path: Path, values: object = TEXTS, kind: object = None, **options: 
     return path
 
 
+def texts(path: Path, first: int = 1, count: int | None = None, offset: int = 0) -> list[str]:
+    """Texts of some rows of a file."""
+    return list(rows.texts_of(rows.raw_rows(path, offset, first, count), path, first))
+
+
 @pytest.mark.parametrize(("first", "count"), [(1, 250), (1, 1), (7, 1), (8, 20), (100, 151), (250, 1)])
 def test_rows_are_read_from_anywhere(tmp_path: Path, first: int, count: int) -> None:
     wanted = TEXTS[first - 1 : first - 1 + count]
     lines = json_lines(tmp_path / "a.jsonl")
     offset = len(b"".join(lines.read_bytes().splitlines(keepends=True)[: first - 1]))
-    assert list(rows.texts_of_lines(lines, offset, first, count)) == wanted
-    assert list(rows.texts_of_parquet(parquet(tmp_path / "a.parquet"), first, count)) == wanted
+    assert texts(lines, first, count, offset) == wanted
+    assert texts(parquet(tmp_path / "a.parquet"), first, count) == wanted
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
 def test_every_kind_of_string_is_read(tmp_path: Path, kind: object) -> None:
-    assert list(rows.texts_of_parquet(parquet(tmp_path / "a.parquet", TEXTS, kind), 1, 250)) == TEXTS
+    assert texts(parquet(tmp_path / "a.parquet", TEXTS, kind)) == TEXTS
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"", "is not valid JSON"),
         (b'{"text": "a"', "is not valid JSON"),
         (b'{"text": "\xff"}', "is not UTF-8"),
         (b'["text"]', 'no object with a string as its "text"'),
@@ -60,7 +64,7 @@ def test_every_kind_of_string_is_read(tmp_path: Path, kind: object) -> None:
 def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: bytes, words: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "a"}\n' * 2 + line + b"\n" + b'{"text": "b"}\n')
-    found = rows.texts_of_lines(path, 0, 1, 4)
+    found = rows.texts_of(rows.raw_rows(path), path, 1)
     assert [next(found), next(found)] == ["a", "a"]
     with pytest.raises(TextError) as raised:
         next(found)
@@ -79,13 +83,26 @@ def test_a_line_too_long_is_named_before_it_is_in_memory(tmp_path: Path, monkeyp
 def test_the_last_line_needs_no_end_and_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}')
-    assert list(rows.texts_of_lines(path, 0, 1, 2)) == ["a", "b"]
+    assert texts(path) == ["a", "b"]
+
+
+def test_blank_lines_are_no_rows_and_nothing_of_the_others_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\n \t\r\n{"text": "a"}\n\n{"text": "b"}\nno text\n\n  \n')
+    raw = list(rows.raw_lines(path, 0))
+    assert raw == [b'\n \t\r\n{"text": "a"}\n', b'\n{"text": "b"}\n', b"no text\n"]
+    assert texts(path, count=2) == ["a", "b"]
+    assert texts(path, 2, 1, offset=len(raw[0])) == ["b"]
+    with pytest.raises(TextError, match="row 3: it is not valid JSON"):
+        texts(path)
+    path.write_bytes(b"\n\n")
+    assert list(rows.raw_rows(path)) == []
 
 
 def test_parquet_that_holds_no_text_is_named(tmp_path: Path) -> None:
     values = [*TEXTS[:9], None, *TEXTS[10:]]
     with pytest.raises(TextError, match="row 10: the text is null"):
-        list(rows.texts_of_parquet(parquet(tmp_path / "a.parquet", values), 1, 250))
+        texts(parquet(tmp_path / "a.parquet", values))
     with pytest.raises(TextError, match="no column of strings named 'text'"):
         list(rows.raw_texts(parquet(tmp_path / "b.parquet", list(range(250)))))
     bytes_ = pa.array([b"a", b"\xff", b"c"]).view(pa.binary())

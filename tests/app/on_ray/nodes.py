@@ -1,6 +1,7 @@
 """Two nodes' worth of Ray's processes on this machine, in a process of their own: `python -m tests.app.on_ray.nodes`.
 
-The program prints the cluster's address, ends its second node at a line that says so, and all at the end of its input.
+The program prints the cluster's address, ends its second node or adds another at a line that says so, and ends all at
+the end of its input.
 """
 
 from __future__ import annotations
@@ -35,11 +36,18 @@ class Nodes:
 
     def lose_one(self) -> None:
         """End the node that is not the head, as a power cut would."""
+        self._order("lose")
+
+    def gain_one(self) -> None:
+        """Add a node of one core."""
+        self._order("gain")
+
+    def _order(self, what: str) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("lose\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
-        assert self._process.stdout.readline() == "lost\n"
+        assert f"did {what}\n" in self._process.stdout
 
 
 def need_ray() -> None:
@@ -100,9 +108,12 @@ def main() -> None:
     try:
         second = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
         print(f"address {cluster.address}", flush=True)
-        for _ in sys.stdin:
-            cluster.remove_node(second, allow_graceful=False)
-            print("lost", flush=True)
+        for order in sys.stdin:
+            if order == "lose\n":
+                cluster.remove_node(second, allow_graceful=False)
+            else:
+                cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+            print(f"did {order}", end="", flush=True)
     finally:
         cluster.shutdown()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.corpus.plan import make_plan
+from app.corpus.plan import MANIFEST, make_plan
 from app.corpus.rows import COLUMN
 from app.served_model import Source
 from model.errors import EngineMemoryError
@@ -114,10 +114,42 @@ def test_a_row_that_is_malformed_is_named_and_what_is_finished_is_kept_and_not_s
 
 
 @pytest.mark.slow
+def test_a_part_over_which_three_workers_of_a_cluster_died_is_given_up_and_named(nodes: Nodes, tmp_path: Path) -> None:
+    corpus, out = write_corpus(tmp_path, 1000, words=60), tmp_path / "out"
+    process = start(nodes, corpus, out)
+    tries = out / ".part-000000.parquet.tries"
+
+    def kill_at(count: int) -> None:
+        wait_until(lambda: tries.exists() and tries.stat().st_size == count)
+        [worker] = processes_named(WORKER)
+        os.kill(worker, signal.SIGKILL)
+
+    for count in (1, 2, 3):
+        kill_at(count)
+    status, said = finish(process)
+    assert (status, list(out.glob("part-*"))) == (2, [])
+    assert said == (
+        "error: corpus.jsonl, rows 1 to 1000: 3 workers died over them, as they do where memory runs out; give workers "
+        "more of it, or divide long texts among several rows; nothing was scored"
+    )
+
+
+@pytest.mark.slow
+def test_a_machine_that_joins_gets_a_worker(nodes: Nodes, tmp_path: Path) -> None:
+    process = start(nodes, write_corpus(tmp_path, 40_000, words=20), tmp_path / "out")
+    wait_until(lambda: len(processes_named(WORKER)) == 2)
+    nodes.gain_one()
+    wait_until(lambda: len(processes_named(WORKER)) == 3)
+    process.terminate()
+    assert finish(process)[0] == 2
+    wait_until(lambda: not processes_named(WORKER))
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_and_a_node_that_is_lost_change_no_byte(nodes: Nodes, tmp_path: Path) -> None:
     corpus, out = write_corpus(tmp_path, 9000, words=4), tmp_path / "out"
     process = start(nodes, corpus, out)
-    wait_until(lambda: times(out) and len(processes_named(WORKER)) == 2)
+    wait_until(lambda: times(out) and len(processes_named(WORKER)) >= 2)
     os.kill(processes_named(WORKER)[0], signal.SIGKILL)
     wait_until(lambda: len(times(out)) >= 3)
     nodes.lose_one()
@@ -200,9 +232,9 @@ def test_a_worker_with_another_bundle_scores_nothing(tmp_path: Path) -> None:
     _, out = worker_on(tmp_path)
     from app.on_ray.scoring import PartScorer
 
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / MANIFEST).read_text())
     manifest["model"]["sha256"] = "0" * 64
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / MANIFEST).write_text(json.dumps(manifest))
     answer = PartScorer(tmp_path, out, SOURCE)({"part": np.array([1])})
     assert answer["ends"].tolist() == [True]
     assert "is another model" in str(answer["error"][0])

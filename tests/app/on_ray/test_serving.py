@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_a_replica_reports_the_mean_wait_since_it_was_asked_last() -> None:
     from app.on_ray.serving import Replica
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRU_SESSION_STORE", "redis://127.0.0.1:1/0")
+        patch.setenv("PRU_SESSION_STORE", "redis://redis.example:1/0")
         patch.setenv("PRU_ALLOW_ANONYMOUS", "true")
         replica = Replica()
     replica.__serve_build_asgi_app__()
@@ -212,7 +213,7 @@ def test_the_waits_of_requests_are_those_of_metrics() -> None:
     ("settings", "words"),
     [
         ({"session_store": "sqlite:///sessions.db", "allow_anonymous": True}, "PRU_SESSION_STORE=redis"),
-        ({"session_store": "redis://127.0.0.1:1/0"}, "PRU_KEYS_FILE"),
+        ({"session_store": "redis://redis.example:1/0"}, "PRU_KEYS_FILE"),
     ],
 )
 def test_replicas_do_not_start_apart_or_open_to_all_by_mistake(settings: dict[str, Any], words: str) -> None:
@@ -221,6 +222,43 @@ def test_replicas_do_not_start_apart_or_open_to_all_by_mistake(settings: dict[st
 
     with pytest.raises(ConfigurationError, match=words):
         check(Settings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("store", "is_refused"),
+    [
+        ("redis://127.0.0.1:6379/0", True),
+        ("redis://:word@localhost/0", True),
+        ("rediss://[::1]:6379/0", True),
+        ("unix:///run/redis.sock?db=0", True),
+        ("redis://redis.example:6379/0", False),
+        ("redis://10.0.0.9:6379/0", False),
+    ],
+)
+def test_replicas_on_several_machines_refuse_a_redis_that_each_machine_has_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, store: str, is_refused: bool
+) -> None:
+    need_ray()
+    from app.on_ray.serving import check
+
+    def machines(*addresses: str) -> None:
+        monkeypatch.setattr("ray.nodes", lambda: [{"NodeManagerAddress": address} for address in addresses])
+
+    settings = Settings(session_store=store, allow_anonymous=True)
+    machines("10.0.0.1", "10.0.0.1")
+    check(settings)
+    machines("10.0.0.1", "10.0.0.2")
+    with pytest.raises(ConfigurationError, match="several machines") if is_refused else nullcontext():
+        check(settings)
+
+
+def test_the_page_and_the_file_name_one_command_and_ray_and_redis_have_ports_of_their_own() -> None:
+    page, file = (ROOT / "docs" / "scale.md").read_text(), FILE.read_text()
+    assert "serve run deploy/ray/serve.yaml" in page
+    assert "`serve run deploy/ray/serve.yaml`" in file
+    [port] = set(re.findall(r"(?:FIRST:|--port )(\d+)", page))
+    [application] = deployed()["applications"]
+    assert not application["runtime_env"]["env_vars"]["PRU_SESSION_STORE"].endswith(f":{port}/0")
 
 
 def test_the_file_names_what_there_is_and_waits_for_what_the_service_has_in_flight() -> None:
@@ -252,7 +290,7 @@ def test_the_application_is_the_one_that_pru_serves() -> None:
     from app.on_ray.serving import Replica
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRU_SESSION_STORE", "redis://127.0.0.1:1/0")
+        patch.setenv("PRU_SESSION_STORE", "redis://redis.example:1/0")
         patch.setenv("PRU_ALLOW_ANONYMOUS", "true")
         app = Replica().__serve_build_asgi_app__()
     assert app.openapi() == create_app(Settings(), fake_model()).openapi()

@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from model.errors import ConfigurationError
@@ -59,6 +61,8 @@ def cluster() -> Iterator[int]:
     address = os.environ.get(ADDRESS)
     if address:
         _find(address)
+        # Ray waits for as long as something else answers there.
+        print(f"connecting to the cluster at {address}", file=sys.stderr, flush=True)
     for name, value in (QUIET if address else QUIET | _alone()).items():
         os.environ.setdefault(name, value)
     with ExitStack() as kept:
@@ -73,6 +77,7 @@ def cluster() -> Iterator[int]:
                 "object_store_memory": STORE_BYTES,
                 "_temp_dir": kept.enter_context(folder),
             }
+        kept.enter_context(_guarded(*([own["_temp_dir"]] if own else [])))
         kept.callback(ray.shutdown)
         try:
             with _silenced():
@@ -99,6 +104,17 @@ def _find(address: str) -> None:
         raise ConfigurationError(
             f"there is no cluster at {ADDRESS}={address}: {reason}; start it, or unset {ADDRESS} to use this machine"
         ) from None
+
+
+@contextmanager
+def _guarded(*folders: str) -> Iterator[None]:
+    """Have `app.on_ray.guard` speak and remove folders where this process ends within the block."""
+    program = [sys.executable, str(Path(__file__).with_name("guard.py")), *folders]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, start_new_session=True) as guard:
+        try:
+            yield
+        finally:
+            guard.communicate(b"well")
 
 
 def _wait_for_a_core(ray: Any, cores: int) -> None:

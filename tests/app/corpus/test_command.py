@@ -224,6 +224,7 @@ except ConfigurationError as error:
 print(os.environ["RAY_USAGE_STATS_ENABLED"], "RAY_AUTH_TOKEN" in os.environ)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "connecting to the cluster at auto\n"
     assert done.stdout.splitlines() == [
         "Ray cannot connect to the cluster at RAY_ADDRESS=auto: nobody is there",
         "0 False",

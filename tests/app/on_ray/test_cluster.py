@@ -88,3 +88,20 @@ def test_a_run_is_reached_from_this_machine_alone_reports_nothing_and_leaves_not
         assert processes_with(f"TMPDIR={folder}") == []
         # Its secret is of this run, and stays nowhere.
         assert [path.name for path in tmp_path.iterdir()] == [corpus.name, out.name]
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("pass", ""),
+        ("raise SystemExit", ""),
+        ("os._exit(1)", "error: Ray ended the command; the same command goes on from what is finished\n"),
+    ],
+)
+def test_the_guard_speaks_and_tidies_up_where_the_command_could_not(tmp_path: Path, end: str, said: str) -> None:
+    folder = tmp_path / "folder"
+    (folder / "session").mkdir(parents=True)
+    program = f"import os\nfrom app.on_ray.cluster import _guarded\nwith _guarded({str(folder)!r}): {end}"
+    # The guard has standard error, too, so that it is read to the guard's end.
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stderr, folder.exists()) == (said, not said)

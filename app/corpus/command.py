@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.asking import count_alone
-from app.corpus.plan import Part, Plan, begin, check_folder, find_files, held, make_plan
+from app.corpus.plan import Part, Plan, begin, check_folder, find_files, held, make_plan, tidy
 from app.on_ray.cluster import check_installed, cluster
 from app.scored_text import score_of
 from app.scoring import Likelihood, total
@@ -63,6 +63,7 @@ def score_corpus(
             errors = _score(missing, plan, folder, out, source) if missing else []
         except KeyboardInterrupt:
             raise PRUError(f"interrupted; the same command goes on from what is finished in {out}") from None
+        tidy(out)
         if errors:
             raise _failure(errors, plan, out)
         _say(plan, _whole(plan, out), as_json=as_json)

@@ -168,10 +168,15 @@ def begin(out: Path, plan: Plan) -> list[Part]:
             raise ConfigurationError(
                 f"{out / part.name} was scored when {part.where}, were others; give another folder by --out"
             )
-    for left in [*out.glob(".part-*"), *out.glob(f".{MANIFEST}.*")]:
-        left.unlink()
+    tidy(out)
     write_json(out / MANIFEST, plan.model_dump(mode="json"))
     return missing
+
+
+def tidy(out: Path) -> None:
+    """Remove what processes that were killed leave behind."""
+    for left in [*out.glob(".part-*"), *out.glob(f".{MANIFEST}.*")]:
+        left.unlink()
 
 
 @contextmanager

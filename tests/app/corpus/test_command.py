@@ -44,6 +44,8 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
         served = open_source(source)
         scorer = Scorer(served.build_engine(), served.vocabulary, include_eos=read_plan(out).include_eos)
         assert (source.threads, cores) == (1, 2)
+        # As of a worker that was killed.
+        (out / ".part-000000.parquet.1a2b.partial").touch()
         bad = (folder / "bad").read_text().split() if (folder / "bad").exists() else []
         for part in reversed(parts):
             if str(part.number) in bad:
@@ -71,6 +73,9 @@ def test_what_could_not_be_scored_is_said_at_the_end_and_the_same_command_goes_o
     assert sorted(path.name for path in out.glob("part-*")) == ["part-000000.parquet", "part-000002.parquet"]
     (tmp_path / "bad").unlink()
     assert run(monkeypatch, "score", corpus, "--ray", "--out", out, "--json") == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock", "_manifest.json", *(f"part-00000{number}.parquet" for number in range(3))
+    ]  # fmt: skip
     document = json.loads(capsys.readouterr().out)
     assert (document["rows"], document["parts"], document["token_count"]) == (2100, 3, 2100 * 4)
     monkeypatch.setattr("app.corpus.command.cluster", None)

@@ -53,7 +53,7 @@ def main() -> None:
         against_torch = engine.rows(CHECKPOINT, bundled, rounds)
         against_itself = int8.rows(CHECKPOINT, bundled / Precision.INT8, folder / "bundled-operators", rounds)
         show(BUNDLED, [*against_torch, *against_itself])
-        show("training of g=4 K=2 M=1400 V=10,000", training.rows(rounds))
+        show(training.TITLE, training.rows(rounds))
         show(f"service of the {BUNDLED}", service.rows(folder / "service", BUNDLE, rounds))
         title = f"KenLM 5-gram of WikiText-2 and the {BUNDLED}"
         if lacking := n_gram.missing():

@@ -1,18 +1,23 @@
-"""One update of training: the model as it trains against the same model whose recurrence is a scripted loop over steps.
+"""`python -m benchmarks.training [--rounds N] [--out FILE]`: one update of training, by the form of its recurrence.
+
+The model as it trains against the same model whose recurrence is a scripted loop over steps.
 
 Boundary: the paper's g=4 model with the Penn Treebank's number of words, ids drawn at random, one batch of 20 x 35.
 """
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from benchmarks.grouped_lstm import grouped_lstm
-from benchmarks.harness import Row, at_least, interleaved, milliseconds, shown
+from benchmarks.harness import Row, at_least, interleaved, milliseconds, record, show, shown
 from model.language_model import LanguageModel
 from model.pru import PRULayer, State
 from training.arithmetic import multiplies_bfloat16
@@ -24,6 +29,7 @@ from training.recipe import build_optimizer
 CPU = torch.device("cpu")
 THREADS = 2
 WORDS = 10_000
+TITLE = "training of g=4 K=2 M=1400 V=10,000"
 Form = Callable[[PRULayer, Tensor, State], tuple[Tensor, State]]
 
 
@@ -106,3 +112,19 @@ def _loop(pre: Tensor, weight: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> tu
         h = torch.sigmoid(gates[3]) * torch.tanh(c)
         outputs.append(h)
     return torch.stack(outputs, dim=1), h, c
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved updates of every form")
+    parser.add_argument("--out", type=Path, help="JSON file for the rows, with what machine they are of")
+    options = parser.parse_args()
+    tables = {TITLE: rows(options.rounds)}
+    show(TITLE, tables[TITLE], Console())
+    if options.out:
+        record(options.out, tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -46,6 +46,11 @@ def over_http() -> str:
     return _tables("http.json")
 
 
+def training() -> str:
+    """The same of an update of training."""
+    return _tables("update.json")
+
+
 def ray() -> str:
     """The same with Ray."""
     return _tables("ray.json")
@@ -167,5 +172,6 @@ TABLES = {
     "plan of sessions": plan_of_sessions,
     "plan of texts": plan_of_texts,
     "ray": ray,
+    "training": training,
 }
 """What each marker becomes."""

@@ -87,7 +87,7 @@ def scored_here(corpus: Path, out: Path) -> dict[str, bytes]:
     return parts_of(out)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_machine_that_joins_gets_a_worker(nodes: Nodes, tmp_path: Path) -> None:
     # First of all: Ray keeps cores for a run that was killed for minutes, as the next test has one.
     process = start(nodes, write_corpus(tmp_path, 100_000, words=20), tmp_path / "out")

@@ -6,6 +6,7 @@ Nothing here is part of the architecture: a model evaluates the same whatever it
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -39,7 +40,9 @@ def drop(x: Tensor, rate: float, *, locked: bool) -> Tensor:
     """Drop numbers of `x [B, T, N]` and scale up the others; `locked` uses one mask `[B, 1, N]` for all steps."""
     if not locked:
         return F.dropout(x, rate)
-    return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), rate)
+    # Half precision rounds 1 / (1 - rate), by the same for all numbers: on the whole they would not be what they were.
+    mask = F.dropout(x.new_ones(x.shape[0], 1, x.shape[2], dtype=torch.promote_types(x.dtype, torch.float32)), rate)
+    return (x * mask).to(x.dtype)
 
 
 def drop_words(embedded: Tensor, ids: Tensor, vocabulary_size: int, rate: float) -> Tensor:

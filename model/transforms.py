@@ -32,7 +32,8 @@ class LinearTransform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., N]` to `[..., 4, M]`."""
-        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).view(x.shape[:-1] + self.bias.shape)
+        # The bias is added where all transforms add theirs: in its own precision, whatever the product's.
+        return F.linear(x, self.weight.flatten(0, 1)).view(x.shape[:-1] + self.bias.shape) + self.bias
 
 
 class GroupedTransform(nn.Module):

@@ -20,6 +20,9 @@ from model.dropout import Dropout
 class Optimizer(StrEnum):
     """Optimiser and the schedule that belongs to it."""
 
+    ADAM = "adam"
+    """Adam, one cycle: a linear rise over `warmup` of all steps from a tenth of the rate, a constant rate, and over the
+    last `decay` of them a straight line down to 1% of it."""
     ADAMW = "adamw"
     """AdamW, one cycle: a linear rise over `warmup` of all steps, then half a cosine down to 1% of the rate."""
     SGD = "sgd"
@@ -65,6 +68,8 @@ class Recipe(BaseModel):
     clip: float = Field(gt=0)
     """Largest norm of the gradient of all parameters together."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW takes this share, times the rate, from every weight at each update. All others add the weight times it to
+    the clipped gradient, which Adam scales up as it does the rest: 1e-6 is much for Adam, and nothing for AdamW."""
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     warmup: float = Field(default=0.25, gt=0, lt=1)
     decay: float = Field(default=0.6, gt=0, le=1)
@@ -82,8 +87,9 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch
     parameters = list(parameters)
     on_gpu = parameters[0].is_cuda
     rate = torch.tensor(recipe.learning_rate, device=parameters[0].device) if on_gpu else recipe.learning_rate
-    if recipe.optimizer is Optimizer.ADAMW:
-        return torch.optim.AdamW(
+    if recipe.optimizer in (Optimizer.ADAM, Optimizer.ADAMW):
+        kind = torch.optim.Adam if recipe.optimizer is Optimizer.ADAM else torch.optim.AdamW
+        return kind(
             parameters, lr=rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
         )
     return torch.optim.SGD(parameters, lr=rate, weight_decay=recipe.weight_decay, fused=True)
@@ -94,8 +100,11 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     done = step / total
     match recipe.optimizer:
         case Optimizer.SGD:
-            constant = 1 - recipe.decay
-            return recipe.learning_rate * (1 if done < constant else 1 - 0.98 * (done - constant) / recipe.decay)
+            return recipe.learning_rate * (1 - 0.98 * _fallen(recipe, done))
+        case Optimizer.ADAM:
+            if done < recipe.warmup:
+                return recipe.learning_rate * (0.1 + 0.9 * done / recipe.warmup)
+            return recipe.learning_rate * (1 - 0.99 * _fallen(recipe, done))
         case Optimizer.ADAMW:
             if done < recipe.warmup:
                 # One step in: the first update of all would otherwise have a rate of 0.
@@ -104,3 +113,8 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
             return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling)))
         case _:
             return recipe.learning_rate
+
+
+def _fallen(recipe: Recipe, done: float) -> float:
+    """Share of the straight line down that is behind, when `done` of all steps are."""
+    return max(0.0, 1 - (1 - done) / recipe.decay)

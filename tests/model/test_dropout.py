@@ -41,6 +41,17 @@ def test_a_mask_that_is_not_locked_differs_from_step_to_step() -> None:
     assert not (dropped[:, 0] == dropped[:, 1]).all()
 
 
+@pytest.mark.parametrize("rate", [0.25, 0.4])
+def test_in_half_precision_a_locked_mask_scales_what_is_left_as_exactly_as_its_sum_can_be(rate: float) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(6, 50, 400).bfloat16()
+    dropped = drop(x, rate, locked=True)
+    assert dropped.dtype is torch.bfloat16
+    kept = dropped != 0
+    ratio = dropped[kept].double().sum() / x[kept].double().sum()
+    assert ratio.item() == pytest.approx(1 / (1 - rate), rel=2e-4)
+
+
 def test_every_occurrence_of_a_dropped_word_goes_and_the_others_are_scaled() -> None:
     torch.manual_seed(1)
     ids = torch.randint(50, (4, 40))

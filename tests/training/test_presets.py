@@ -131,10 +131,23 @@ def test_models_of_the_paper_are_trained_as_its_section_says(entry: Any) -> None
     finetuned = entry.row.endswith("-finetuned")
     assert recipe.optimizer is (Optimizer.ASGD if finetuned else Optimizer.NT_ASGD)
     assert recipe.variable_bptt
+    assert (recipe.activation, recipe.temporal) == (2, 1)
     if entry.section is Section.ADVANCED:
         input_, hidden = {"ptb": (0.4, 0.25), "wikitext-2": (0.65, 0.2)}[entry.data]
         dropped = Dropout(word=0.1, input=input_, hidden=hidden, output=0.4, weight=0.5, locked=True)
-        assert (recipe.dropout, recipe.activation, recipe.temporal) == (dropped, 2, 1)
+        assert recipe.dropout == dropped
     else:
-        dropped = Dropout(input=0.5, hidden=0.5, output=0.5)
-        assert (recipe.dropout, recipe.activation, recipe.temporal) == (dropped, 0, 0)
+        assert recipe.dropout == Dropout(input=0.5, hidden=0.5, output=0.5)
+
+
+@pytest.mark.parametrize("corpus", ["ptb", "wikitext-2"])
+@pytest.mark.parametrize("preset", ["pru-g4", "awd-pru-g4"])
+def test_one_cycle_changes_the_schedule_and_how_much_is_regularised_alone(preset: str, corpus: str) -> None:
+    whole, cycle = PRESETS[preset], PRESETS[f"{preset}-one-cycle"]
+    assert cycle.architecture == whole.architecture
+    recipe = cycle.recipe_for(corpus)
+    # The decay of the whole schedule regularises only as a part of Adam's gradient.
+    assert (recipe.optimizer, recipe.weight_decay) == (Optimizer.ADAM, whole.recipe.weight_decay)
+    dropout = whole.recipe_for(corpus).dropout
+    published = {"input": 0.6} if (preset, corpus) == ("awd-pru-g4", "wikitext-2") else {}
+    assert recipe.dropout == dropout.model_copy(update=published)

@@ -28,11 +28,38 @@ def test_adamw_rises_over_the_warm_up_and_falls_by_half_a_cosine_to_one_percent(
     assert learning_rate(adamw, 100, 100) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_adam_rises_from_a_tenth_stays_and_falls_in_a_straight_line_to_one_percent() -> None:
+    adam = recipe(optimizer=Optimizer.ADAM, learning_rate=1.0, warmup=0.1, decay=0.5)
+    rates = [learning_rate(adam, step, 100) for step in (0, 5, 10, 30, 50, 75, 100)]
+    assert rates == pytest.approx([0.1, 0.55, 1, 1, 1, 1 - 0.99 * 0.5, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
 def test_a_recipe_builds_its_optimizer(kind: str, expected: type[torch.optim.Optimizer]) -> None:
     optimizer = build_optimizer(torch.nn.Linear(2, 2).parameters(), recipe(optimizer=kind, weight_decay=0.1))
     assert type(optimizer) is expected
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "decay", "expected"),
+    [
+        # Where a gradient is nothing but the decay, Adam makes a whole step of it, however small it is.
+        ("adam", 1e-6, 2 - 0.01),
+        ("adamw", 1e-6, 2 * (1 - 0.01 * 1e-6)),
+        ("adamw", 0.1, 2 * (1 - 0.01 * 0.1)),
+        ("sgd", 1e-6, 2 * (1 - 0.01 * 1e-6)),
+    ],
+)
+def test_weights_that_no_word_moves_decay_as_the_optimizer_says(kind: str, decay: float, expected: float) -> None:
+    weight = torch.nn.Parameter(torch.full((3,), 2.0, dtype=torch.float64))
+    optimizer = build_optimizer([weight], recipe(optimizer=kind, learning_rate=0.01, weight_decay=decay))
+    (weight * 0).sum().backward()
+    optimizer.step()
+    # Adam divides by the gradient's size and 1e-8 more.
+    assert weight.tolist() == pytest.approx([expected] * 3, abs=1e-4 if kind == "adam" else 1e-12)
 
 
 @pytest.mark.parametrize(

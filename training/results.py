@@ -5,22 +5,17 @@ Boundary: records in, text out. The only figures that no record holds are those 
 
 from __future__ import annotations
 
-import re
+import json
 import statistics
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from training.evaluate import measure_of
+from training.markdown import NONE, Row, table
 from training.published import ADAPTIVE, PUBLISHED, Published, PublishedAdaptive, Section, find_adaptive
 from training.run_record import EvaluationRecord, RunRecord, by_kind
 
 CURVES, LEVELS = "learning_curves.png", "levels_and_groups.png"
 """Names of the pictures that the text shows where they stand beside it."""
-
-NONE = "–"
-"""A cell without a value."""
-
-Row = dict[str, str]
-"""Cells by the names of their columns; those left out are `NONE`."""
 
 _Done = tuple[RunRecord, EvaluationRecord]
 
@@ -56,6 +51,8 @@ def results(records: Sequence[RunRecord], pictures: Collection[str] = ()) -> str
         parts.append(f"![Perplexity against the reduction of recurrent parameters]({LEVELS})")
     parts += ["## Runs of no table or figure", _other_runs(records)]
     parts += ["## Evaluations", *_evaluations(records)]
+    if any(record.changed for record in records):
+        parts += ["## Changed settings", _changes(records)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,14 +84,30 @@ def _section(section: Section, records: Sequence[RunRecord]) -> str:
         columns.append(name)
         if any(entry.perplexity(split) for entry in entries):
             columns += [f"published {name}", f"difference in {name}"]
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _other_runs(records: Sequence[RunRecord]) -> str:
     runs = [record for record in records if record.published is None]
     columns = ["preset", "data", "parameters", "recurrent", "seed", "epochs", "hardware", "time", "memory"]
     columns += _SPLITS.values()
-    return _table(columns, _run_rows(runs)) if runs else "None."
+    return table(columns, _run_rows(runs)) if runs else "None."
+
+
+def _changes(records: Sequence[RunRecord]) -> str:
+    """What runs "changed" have that their presets have not."""
+    rows = [
+        {
+            "preset": _name(kind[0]),
+            "data": kind[0].data.name,
+            "settings": " ".join(f"{path}={json.dumps(value)}" for path, value in kind[0].changes.items()),
+        }
+        for kind in by_kind(records)
+        if kind[0].changed
+    ]
+    return "Where a run had other settings than its preset has: what it had, as `--set` takes it.\n\n" + table(
+        ["preset", "data", "settings"], rows
+    )
 
 
 def _run_rows(records: Sequence[RunRecord]) -> Iterator[Row]:
@@ -191,7 +204,7 @@ def _evaluations(records: Sequence[RunRecord]) -> Iterator[str]:
             for entry in missing
         ]
         yield f"### {_words(method).capitalize()} evaluation"
-        yield _table(columns, rows)
+        yield table(columns, rows)
 
 
 def _published(record: RunRecord, evaluation: EvaluationRecord) -> PublishedAdaptive | None:
@@ -280,14 +293,3 @@ def _duration(seconds: float) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _table(columns: Sequence[str], rows: Iterable[Row]) -> str:
-    """A Markdown table; whatever a cell holds, it stays one cell of plain text."""
-    lines = [columns, ["---"] * len(columns), *([_plain(row.get(column, NONE)) for column in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """A cell's text with what Markdown would read as more than text made harmless."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))

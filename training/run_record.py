@@ -6,7 +6,7 @@ Boundary: a record in, plain data out. How runs are shown is `training.results` 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -129,17 +129,27 @@ class RunRecord(_Part):
         return find_published(self.preset, self.corpus) if self.corpus else None
 
     @property
-    def changed(self) -> bool:
-        """Whether the architecture or the recipe is not what the preset has for this corpus."""
+    def changes(self) -> dict[str, Any]:
+        """What the run had where its preset has other settings for this corpus, named as `--set` names them."""
         preset = PRESETS.get(self.preset)
         if preset is None:
-            return False
+            return {}
         try:
             recipe = Recipe.model_validate(self.recipe.model_dump())
         except ValidationError:
-            return False  # Of an earlier version, whose recipes had other settings.
-        own = preset.recipe_for(self.corpus)
-        return recipe != own or self.model != preset.config(self.model.vocabulary_size)
+            return {}  # Of an earlier version, whose recipes had other settings.
+        own = {"recipe": preset.recipe_for(self.corpus), "model": preset.config(self.model.vocabulary_size)}
+        ran = {"recipe": recipe, "model": self.model}
+        return {
+            path: value
+            for part in ran
+            for path, value in _differences(ran[part].model_dump(mode="json"), own[part].model_dump(mode="json"), part)
+        }
+
+    @property
+    def changed(self) -> bool:
+        """Whether the architecture or the recipe is not what the preset has for this corpus."""
+        return bool(self.changes)
 
     @property
     def is_papers(self) -> bool:
@@ -162,6 +172,15 @@ class RunRecord(_Part):
         return all(
             getattr(self, field) == getattr(other, field) for field in ("preset", "model", "recipe", "data")
         ) and (self.started_from and self.started_from.preset) == (other.started_from and other.started_from.preset)
+
+
+def _differences(ran: Any, own: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Paths to values of `ran` that `own` has otherwise."""
+    if isinstance(ran, dict) and isinstance(own, dict):
+        for name, value in ran.items():
+            yield from _differences(value, own[name], f"{path}.{name}")
+    elif ran != own:
+        yield path, ran
 
 
 def _recurrent_parameters(config: ModelConfig) -> int:

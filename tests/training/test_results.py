@@ -10,6 +10,7 @@ from tests.training.records import Record, ablation, curve, model, read, record
 from tests.training.tables import ADVANCED, OTHERS, STANDARD, table, tables
 from training.presets import find_preset
 from training.results import results
+from training.settings import with_settings
 
 
 def test_a_run_stands_beside_the_published_figures() -> None:
@@ -47,6 +48,24 @@ def test_a_run_that_changed_its_presets_recipe_or_architecture_says_so() -> None
         "1": "pru-g4, changed",
         "2": "pru-g4, changed",
     }
+
+
+def test_what_a_run_changed_is_told_as_it_would_be_set() -> None:
+    preset = find_preset("pru-g4")
+    recipe = preset.recipe_for("ptb").model_dump(mode="json")
+    model = preset.config(10_000).model_dump(mode="json")
+    dropout = recipe["dropout"] | {"hidden": 0.3}
+    changed = record(
+        "pru-g4",
+        recipe=recipe | {"optimizer": "adamw", "dropout": dropout},
+        model=model | {"softmaxes": 3},
+    )
+    rows = table("Changed settings", record("pru-g4", recipe=recipe, model=model), changed, changed | {"seed": 2})
+    settings = 'recipe.optimizer="adamw" recipe.dropout.hidden=0.3 model.softmaxes=3'
+    assert rows == [{"preset": "pru-g4, changed", "data": "ptb", "settings": settings}]
+    architecture, again = with_settings(preset.architecture, preset.recipe_for("ptb"), settings.split())
+    assert (architecture["softmaxes"], again.model_dump(mode="json")) == (3, changed["recipe"])
+    assert "Changed settings" not in tables(results(read(record("pru-g4", recipe=recipe, model=model))))
 
 
 def recurrent_by_hand() -> int:

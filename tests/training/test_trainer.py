@@ -23,6 +23,7 @@ from training.likelihood import mean_loss
 from training.recipe import Optimizer
 from training.trainer import Trainer
 
+ADAM: dict[str, Any] = {"optimizer": Optimizer.ADAM, "learning_rate": 0.01, "weight_decay": 1e-5}
 AWD: dict[str, Any] = {
     "optimizer": Optimizer.ASGD,
     "dropout": Dropout(word=0.1, input=0.2, hidden=0.2, output=0.2, weight=0.3, locked=True),
@@ -36,8 +37,8 @@ AWD: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": Optimizer.SGD}, {"optimizer": Optimizer.ADAMW, "learning_rate": 0.01}, AWD],
-    ids=["sgd", "adamw", "awd"],
+    [{"optimizer": Optimizer.SGD}, ADAM, {**ADAM, "optimizer": Optimizer.ADAMW}, AWD],
+    ids=["sgd", "adam", "adamw", "awd"],
 )
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_a_run_stopped_and_resumed_twice_equals_the_unbroken_run_bit_for_bit(

@@ -66,7 +66,7 @@ def test_the_next_update_goes_on_from_the_state_after_the_last(data: Data) -> No
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("optimizer", [Optimizer.SGD, Optimizer.ADAMW])
+@pytest.mark.parametrize("optimizer", [Optimizer.SGD, Optimizer.ADAM, Optimizer.ADAMW])
 def test_captured_updates_are_those_that_are_made_one_by_one(data: Data, optimizer: Optimizer) -> None:
     settings = recipe(optimizer=optimizer, dropout=Dropout(), learning_rate=0.1)
     plain, captured = (updates(data, settings, kind, "cuda") for kind in (Updates, GraphedUpdates))

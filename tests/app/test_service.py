@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.access.keyring import Keyring
 from app.logs import make_logger
 from app.main import create_app
 from app.settings import LogLevel, Settings
@@ -74,7 +75,7 @@ async def test_an_engine_that_cannot_be_built_leaves_the_service_not_ready() -> 
                 await asyncio.sleep(0.005)
         response = await client.get("/health/ready")
         assert response.status_code == 503
-        assert "the engine has failed" in response.json()["detail"]
+        assert "the service has failed" in response.json()["detail"]
     [line] = logs.events("the engine could not be started")
     assert line["error"] == "EngineError"
 
@@ -92,6 +93,24 @@ async def test_an_engine_that_dies_fails_what_waits_and_turns_ready_red() -> Non
         assert (await client.post("/predict", json={"text": "the"})).status_code == 503
     [line] = logs.events("the engine died")
     assert line["error"] == "ZeroDivisionError"
+
+
+async def test_a_task_of_the_service_that_dies_turns_ready_red_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def die(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Keyring, "watch", die)
+    logs = LogLines()
+    app = make_app(logs=logs)
+    async with starting(app) as client:
+        async with asyncio.timeout(PATIENCE):
+            while app.state.lifecycle.failure is None:
+                await asyncio.sleep(0.005)
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.post("/predict", json={"text": "the"})).status_code == 503
+        assert (await client.get("/health/live")).status_code == 200
+    [line] = logs.events("a task of the service died")
+    assert (line["level"], line["error"]) == ("error", "ZeroDivisionError")
 
 
 async def test_a_broken_bundle_stops_the_start(tmp_path: Path) -> None:

@@ -61,6 +61,21 @@ def test_a_new_key_is_taken_and_one_that_is_gone_is_refused_without_a_restart(pa
         assert [(line["keys"], line["names"]) for line in logs.events("new keys")] == [(2, 1), (1, 1)]
 
 
+def test_keys_are_followed_after_a_time_in_which_the_log_could_not_be_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring_module, "TELL_SECONDS", 0.0)
+    with following(path) as (client, logs):
+        logs.is_full = True
+        assert status(client, BOB) == 401
+        write_keys(path, key_file(ALICE, NEXT))
+        until(lambda: status(client, NEXT) == 200)
+        logs.is_full = False
+        write_keys(path, key_file(NEXT))
+        until(lambda: status(client, ALICE) == 401)
+        assert status(client, NEXT) == 200
+
+
 GARBAGE = {
     "garbage": "\0\0 SECRET = [",
     "nothing": "",

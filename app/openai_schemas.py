@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from app.schemas import Answer, FinishReason, ModelName, Text, whole
+from app.schemas import MOST_TEXTS, MOST_TOKENS, Answer, FinishReason, ModelName, Text, whole
 from app.session_schemas import MAX_SEED, MAX_STOPS
 
 MAX_COMPLETION = 4096
@@ -42,13 +42,14 @@ def neutral(value: object) -> object:
 
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(whole)]
-# A list ends at its first wrong item: millions of errors would be made, and twenty shown.
-IdList = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
+# A list ends at its first wrong item: millions of errors would be made, and twenty shown. It is no longer than what any
+# settings allow, whose own limits are told more clearly.
+IdList = Annotated[list[Id], Field(min_length=1, max_length=MOST_TOKENS, fail_fast=True)]
 Prompt = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("texts")]
+    | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True), Tag("texts")]
     | Annotated[IdList, Tag("ids")]
-    | Annotated[list[IdList], Field(min_length=1, fail_fast=True), Tag("lists")],
+    | Annotated[list[IdList], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True), Tag("lists")],
     Discriminator(
         kind_of_prompt,
         custom_error_type="prompt",
@@ -107,7 +108,7 @@ class CompletionRequest(OpenAIRequest):
         Field(description="The same choices again, for a prompt alone as for one among others."),
     ] = None
     stop: Annotated[
-        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
+        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] | None,
         Field(description="Texts before which to end; they are not in the answer."),
     ] = None
     echo: Annotated[
@@ -235,7 +236,9 @@ class TokenizeAnswer(Answer):
 class DetokenizeRequest(OpenAIRequest):
     """Ask for the text of ids."""
 
-    tokens: Annotated[list[Id], Field(fail_fast=True, description="Ids of the model's vocabulary.")]
+    tokens: Annotated[
+        list[Id], Field(max_length=MOST_TOKENS, fail_fast=True, description="Ids of the model's vocabulary.")
+    ]
     model: ModelName = None
 
 

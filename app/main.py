@@ -26,6 +26,7 @@ from app import problems
 from app.access.keyring import Keyring
 from app.access.middleware import AccessMiddleware
 from app.admission import Admission
+from app.bodies import Bodies
 from app.errors import StoreError
 from app.lifecycle import Lifecycle
 from app.logs import make_logger
@@ -129,6 +130,7 @@ def create_app(
         logger=logger,
         metrics=numbers,
         max_body_bytes=settings.max_body_bytes,
+        bodies=Bodies(settings.body_budget_bytes),
         deadline_seconds=settings.deadline_seconds,
     )
     if tracing:

@@ -8,10 +8,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from app.access.keyring import Keyring
+from app.bodies import Bodies
+from app.lifecycle import Lifecycle
 from app.logs import make_logger
 from app.main import create_app
+from app.metrics import Metrics
+from app.middleware import RequestMiddleware
 from app.settings import LogLevel, Settings
 from model.errors import BundleError, EngineError
 from tests.app.fakes import Gate, LogLines, NumpyEngine, fake_model
@@ -269,3 +274,34 @@ async def test_answers_do_not_depend_on_what_is_asked_beside_them() -> None:
         alone = [(await ask(text)).json() for text in texts]
         together = [response.json() for response in await asyncio.gather(*map(ask, texts))]
         assert together == alone
+
+
+async def test_a_task_whose_client_left_is_cancelled_no_more_once_its_request_has_ended() -> None:
+    async def wait(_: Scope, receive: Receive, __: Send) -> None:
+        await receive()
+        await asyncio.Event().wait()
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nobody is there to be answered")
+
+    messages = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    logs = LogLines()
+    middleware = RequestMiddleware(
+        wait,
+        lifecycle=Lifecycle(),
+        logger=make_logger(LogLevel.INFO, logs),
+        metrics=Metrics(),
+        max_body_bytes=1,
+        bodies=Bodies(1),
+        deadline_seconds=PATIENCE,
+    )
+    await middleware({"type": "http", "method": "POST", "path": "/predict", "headers": []}, receive, send)
+    [line] = logs.events("request")
+    assert line["status"] == 499
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

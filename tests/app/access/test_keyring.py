@@ -255,6 +255,22 @@ def test_a_websocket_whose_key_is_withdrawn_is_answered_no_more(path: Path) -> N
         assert answer.json()["position"] == 1
 
 
+def test_a_websocket_whose_key_is_given_to_another_holder_is_answered_no_more(path: Path) -> None:
+    handed_on = Key(ALICE.text, ALICE.line.replace('"alice"', '"bob"'))
+    with following(path) as (client, logs):
+        session = client.post("/sessions", json={}, headers=ALICE.headers).json()["session_id"]
+        with client.websocket_connect(f"/sessions/{session}/stream", subprotocols=ALICE.subprotocols) as socket:
+            socket.send_json({"id": 1, "type": "append", "text": "the"})
+            assert socket.receive_json()["position"] == 1
+            write_keys(path, key_file(handed_on, NEXT))
+            until(lambda: bool(logs.events("new keys")))
+            socket.send_json({"id": 2, "type": "append", "text": "the"})
+            assert socket.receive_json()["status"] == 401
+        assert status(client, handed_on) == 200
+        assert client.get(f"/sessions/{session}", headers=handed_on.headers).status_code == 404
+        assert client.get(f"/sessions/{session}", headers=NEXT.headers).json()["position"] == 1
+
+
 def test_keys_in_both_places_are_refused(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="both PRU_KEYS and PRU_KEYS_FILE are set"):
         Keyring(Settings(keys_file=path, keys=key_file(ALICE))).load()

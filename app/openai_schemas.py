@@ -1,18 +1,19 @@
 """Requests and answers in OpenAI's shapes (`/v1`), and those of the tokenizer routes that evaluation harnesses ask.
 
-Boundary: as `app.schemas`, but fields nobody knows are ignored, null is a field's default, and what OpenAI has and
-this service has not is refused unless it changes nothing. Limits by the settings are `app.completions`' to check.
+Boundary: as `app.schemas`, but under `/v1` fields nobody knows are ignored, null is a field's default, and what OpenAI
+or vLLM has and this service has not is refused unless it changes nothing. Limits by the settings are
+`app.completions`' to check.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas import MOST_TEXTS, MOST_TOKENS, Answer, FinishReason, ModelName, Text, whole
+from app.schemas import MOST_TEXTS, MOST_TOKENS, Answer, FinishReason, ModelName, Request, Text, whole
 from app.session_schemas import MAX_SEED, MAX_STOPS
 
 MAX_COMPLETION = 4096
@@ -39,6 +40,12 @@ def neutral(value: object) -> object:
     if value and not isinstance(value, bool):
         raise PydanticCustomError("unsupported", "This service cannot honour it; leave it out")
     return value
+
+
+def not_set(flag: bool) -> bool:
+    """The same of a flag."""
+    neutral(int(flag))
+    return flag
 
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(whole)]
@@ -99,6 +106,10 @@ class CompletionRequest(OpenAIRequest):
         Annotated[float, Field(gt=0, le=1)] | None,
         Field(description="Draw from the likeliest words of this probability."),
     ] = None
+    top_k: Annotated[
+        Annotated[int, Field(ge=-1), BeforeValidator(whole)] | None,
+        Field(description="Draw from this many likeliest words; 0 and -1 are all, as in vLLM."),
+    ] = None
     n: Annotated[
         Annotated[int, Field(ge=1, le=MAX_CHOICES), BeforeValidator(whole)] | None,
         Field(description="Choices for each prompt; that number i of prompt j has index j * n + i."),
@@ -131,6 +142,14 @@ class CompletionRequest(OpenAIRequest):
     ] = None
     suffix: Annotated[
         Annotated[str, Field(max_length=0), BeforeValidator(neutral)] | None, Field(description="Only empty.")
+    ] = None
+    min_tokens: Annotated[
+        Annotated[int, Field(ge=0, le=0), BeforeValidator(whole), BeforeValidator(neutral)] | None,
+        Field(description="Only 0."),
+    ] = None
+    ignore_eos: Annotated[
+        Annotated[bool, AfterValidator(not_set), Field(json_schema_extra={"const": False})] | None,
+        Field(description="Only false."),
     ] = None
     presence_penalty: Penalty = None
     frequency_penalty: Penalty = None
@@ -219,11 +238,22 @@ class OpenAIErrorAnswer(Answer):
     error: OpenAIError
 
 
-class TokenizeRequest(OpenAIRequest):
-    """Ask for a text's ids. Fields nobody knows are ignored; no token is ever added."""
+class TokenizeRequest(Request):
+    """Ask for a text's ids."""
 
     prompt: Annotated[Text, Field(description="Every newline in it is `<eos>`, and so is a literal `<eos>`.")]
     model: ModelName = None
+    add_special_tokens: Annotated[bool | None, Field(description="Changes nothing: no token is ever added.")] = None
+    return_token_strs: Annotated[bool | None, Field(description="Also return how the vocabulary writes each id.")] = (
+        None
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_prompt(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "prompt" not in given and "text" in given:
+            raise PydanticCustomError("prompt", "The text to tokenise should be in the field prompt, as vLLM has it")
+        return given
 
 
 class TokenizeAnswer(Answer):
@@ -231,9 +261,12 @@ class TokenizeAnswer(Answer):
 
     tokens: list[int]
     count: int
+    token_strs: Annotated[
+        list[str] | None, Field(description="As the model's vocabulary writes them; with return_token_strs.")
+    ] = None
 
 
-class DetokenizeRequest(OpenAIRequest):
+class DetokenizeRequest(Request):
     """Ask for the text of ids."""
 
     tokens: Annotated[

@@ -65,7 +65,8 @@ class Admission:
                 yield claim
         except TimeoutError:
             raise DeadlineError(
-                f"not done within {self._deadline:g} seconds; send less text at a time, or try again when it is quieter"
+                f"not done within {self._deadline:g} seconds, the server's PRU_DEADLINE_SECONDS; send less text at a "
+                "time, or try again when it is quieter"
             ) from None
         except RequestError:
             # Refused for what it asks, before the engine was asked for anything.

@@ -42,6 +42,8 @@ class Order:
     choices: int
     seed: int | None
     temperature: float
+    top_k: int | None
+    """How many likeliest words to draw from; None for all."""
     top_p: float
     stops: list[str]
     echo: bool
@@ -56,6 +58,7 @@ class Order:
             choices=request.n or 1,
             seed=request.seed,
             temperature=1.0 if request.temperature is None else request.temperature,
+            top_k=request.top_k if request.top_k is not None and request.top_k > 0 else None,
             top_p=1.0 if request.top_p is None else request.top_p,
             stops=request.stops,
             echo=bool(request.echo),
@@ -103,7 +106,7 @@ class ChoiceWriter:
         order, eos_id = self._order, self._vocabulary.eos_id
         line = line_of(self._prompt.ids, eos_id)
         writer = await aside(len(line), lambda: Writer(self._vocabulary, line.tolist()))
-        sampler = Sampler(order.temperature, None, order.top_p, seed)
+        sampler = Sampler(order.temperature, order.top_k, order.top_p, seed)
         banned = np.array([self._vocabulary.unk_id], np.int32)
         text = StopTexts[Token](order.stops)
         token_id = sampler.sample(likely, banned)

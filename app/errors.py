@@ -84,6 +84,10 @@ class DrainingError(ServiceError):
     """The service finishes what it has and takes nothing new."""
 
 
+class BodyMemoryError(ServiceError):
+    """More bytes of bodies than the service holds at once."""
+
+
 class OverloadedError(ServiceError):
     """More requests wait for the engine than the queue's limit."""
 
@@ -144,6 +148,7 @@ STATUS: dict[type[PRUError], HTTPStatus] = {
     ServiceError: HTTPStatus.SERVICE_UNAVAILABLE,
     StartingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DrainingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    BodyMemoryError: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     AnswerExistsError: HTTPStatus.CONFLICT,
     OverloadedError: HTTPStatus.TOO_MANY_REQUESTS,

@@ -14,7 +14,7 @@ from app.sessions.service import SessionService
 
 
 class Lifecycle:
-    """Starting, then ready, then draining; or failed, where the engine could not be built or died."""
+    """Starting, then ready, then draining; or failed, where the engine could not be built, or something died."""
 
     def __init__(self) -> None:
         self.answers_while_starting = True
@@ -23,7 +23,7 @@ class Lifecycle:
         """Called once the service takes requests."""
         self.look_again: Callable[[], None] = lambda: None
         """Reads the file of models again, where there is one."""
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.draining = False
         self._serving: tuple[Registry, SessionService] | None = None
 
@@ -44,7 +44,7 @@ class Lifecycle:
 
     def _ready(self) -> tuple[Registry, SessionService]:
         if self.failure is not None:
-            raise ServiceError("the engine has failed; the log says why")
+            raise ServiceError("the service has failed; the log says why")
         if self._serving is not None:
             return self._serving
         raise StartingError("the model is being loaded; try again in a moment")

@@ -20,13 +20,15 @@ from app.tracing.current import TRACE
 
 
 def make_logger(level: LogLevel, file: TextIO | None = None) -> FilteringBoundLogger:
-    """A logger that writes JSON lines to `file` (standard output by default)."""
+    """A logger that writes JSON lines to `file` (standard output by default), and never raises."""
+    lines = _LineWriter(file or sys.stdout)
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(file or sys.stdout),
+        lines,
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _ids_of_the_trace,
+            lines.tell_lost,
             _exception_without_message,
             structlog.processors.JSONRenderer(),
         ],
@@ -34,6 +36,34 @@ def make_logger(level: LogLevel, file: TextIO | None = None) -> FilteringBoundLo
         cache_logger_on_first_use=True,
     )
     return logger
+
+
+class _LineWriter:
+    """Writes lines, and loses those that cannot be written: nothing that is logged may fail for its log.
+
+    The next line that is written says how many were lost before it.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lost = 0
+
+    def tell_lost(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """Add the number of lines that were lost since the last that was written."""
+        if self._lost:
+            event["lines_lost"] = self._lost
+        return event
+
+    def _write(self, line: str) -> None:
+        try:
+            self._file.write(f"{line}\n")
+            self._file.flush()
+        except (OSError, ValueError):  # The disk is full, or whoever read is gone; or the file is closed.
+            self._lost += 1
+        else:
+            self._lost = 0
+
+    debug = info = warning = error = critical = _write
 
 
 def _ids_of_the_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

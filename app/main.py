@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from app import problems
 from app.access.keyring import Keyring
 from app.access.middleware import AccessMiddleware
 from app.admission import Admission
+from app.bodies import Bodies
 from app.errors import StoreError
 from app.lifecycle import Lifecycle
 from app.logs import make_logger
@@ -128,6 +130,7 @@ def create_app(
         logger=logger,
         metrics=numbers,
         max_body_bytes=settings.max_body_bytes,
+        bodies=Bodies(settings.body_budget_bytes),
         deadline_seconds=settings.deadline_seconds,
     )
     if tracing:
@@ -168,7 +171,8 @@ def _lifespan(
             tracing.open(VERSION)
         served = await asyncio.to_thread(_first, settings, given, last)
         admission = Admission(settings.queue_limit, settings.queue_tokens, settings.deadline_seconds, numbers)
-        around = Surroundings(settings, admission, numbers, _on_death(lifecycle, logger))
+        on_death = _on_death(lifecycle, logger)
+        around = Surroundings(settings, admission, numbers, partial(on_death, "the engine died"))
         start = asyncio.create_task(_start(lifecycle, logger, served, around, store, last))
         tasks = [
             start,
@@ -176,6 +180,8 @@ def _lifespan(
             asyncio.create_task(_keep_store(store, logger, numbers)),
             asyncio.create_task(keyring.watch(logger)),
         ]
+        for task in tasks:
+            task.add_done_callback(partial(_observe, on_death))
         if not lifecycle.answers_while_starting:
             await asyncio.wait([start])
         try:
@@ -208,14 +214,20 @@ def _first(settings: Settings, given: ServedModel | None, last: LastServed | Non
     return given
 
 
-def _on_death(lifecycle: Lifecycle, logger: FilteringBoundLogger) -> Callable[[Exception], None]:
-    """What follows when the engine's thread dies: nothing is answered any more, and the server ends."""
+def _on_death(lifecycle: Lifecycle, logger: FilteringBoundLogger) -> Callable[[str, BaseException], None]:
+    """What follows when the engine's thread or a task dies: nothing is answered any more, and the server ends."""
 
-    def note(error: Exception) -> None:
-        lifecycle.failure = error
-        logger.error("the engine died", error=error)
+    def note(event: str, error: BaseException) -> None:
+        lifecycle.failure = lifecycle.failure or error
+        logger.error(event, error=error)
 
     return note
+
+
+def _observe(on_death: Callable[[str, BaseException], None], task: asyncio.Task[Any]) -> None:
+    """Note the death of a task that was to run for as long as the service does."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        on_death("a task of the service died", error)
 
 
 async def _keep_store(store: SessionStore, logger: FilteringBoundLogger, numbers: Metrics) -> None:
@@ -270,5 +282,7 @@ async def _start(
 async def _follow(start: asyncio.Task[Keeper | None]) -> None:
     """Keep the models as their file has them, once they are."""
     await asyncio.wait([start])
-    if not start.cancelled() and (keeper := start.result()) is not None:
+    if start.cancelled() or start.exception() is not None:
+        return
+    if (keeper := start.result()) is not None:
         await keeper.follow()

@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from app.access.headers import secured
-from app.errors import DrainingError
+from app.bodies import Bodies
+from app.errors import STATUS, BodyMemoryError, DrainingError
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
 from app.problems import failure_detail, problem, problem_of
@@ -46,6 +47,7 @@ class RequestMiddleware:
         logger: FilteringBoundLogger,
         metrics: Metrics,
         max_body_bytes: int,
+        bodies: Bodies,
         deadline_seconds: float,
     ) -> None:
         self._app = app
@@ -53,6 +55,7 @@ class RequestMiddleware:
         self._logger = logger
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._deadline_seconds = deadline_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +64,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        exchange = _Exchange(scope, receive, send, self._max_body_bytes, self._deadline_seconds)
+        exchange = _Exchange(scope, receive, send, self._max_body_bytes, self._bodies, self._deadline_seconds)
         try:
             await self._answer(scope, exchange)
         finally:
@@ -116,7 +119,13 @@ class _Exchange:
     """One request and its response: `receive` and `send` as the application sees them."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, deadline_seconds: float
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        max_body_bytes: int,
+        bodies: Bodies,
+        deadline_seconds: float,
     ) -> None:
         self._head = _read_headers(scope["headers"])
         self.request_id = self._head.request_id
@@ -128,6 +137,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._deadline_seconds = deadline_seconds
         self._deadline = asyncio.get_running_loop().time() + deadline_seconds
         self._received = 0
@@ -150,8 +160,9 @@ class _Exchange:
             detail = f"the body did not come within {self._deadline_seconds:g} seconds; send all of it at once"
             raise _broken_off(HTTPStatus.REQUEST_TIMEOUT, detail) from None
         if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
-            self._check_size(self._received)
+            size = self._received + len(message.get("body", b""))
+            self._check_size(size)
+            self._hold(size)
             if not message.get("more_body", False):
                 self._watch = asyncio.create_task(self._wait_until_client_leaves())
         return message
@@ -165,14 +176,26 @@ class _Exchange:
         await self._send(message)
 
     def close(self) -> None:
-        """End the watch."""
+        """Let go of the body, and end the watch."""
+        self._hold(0)
         if self._watch is not None:
             self._watch.cancel()
 
     def _check_size(self, size: int) -> None:
+        """Refuse a body that has, or is going to have, as many bytes, where that is too much."""
         if size > self._max_body_bytes:
             detail = f"the body is larger than {self._max_body_bytes} bytes; send less at a time"
             raise _broken_off(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+        try:
+            self._bodies.check(self._received, size)
+        except BodyMemoryError as error:
+            # FastAPI would call any other error, where it reads a body, one of parsing it.
+            raise _broken_off(STATUS[BodyMemoryError], str(error)) from None
+
+    def _hold(self, size: int) -> None:
+        """Hold as many bytes of the body from now on."""
+        self._bodies.change(self._received, size)
+        self._received = size
 
     async def _wait_until_client_leaves(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -1,18 +1,19 @@
 """Requests and answers in OpenAI's shapes (`/v1`), and those of the tokenizer routes that evaluation harnesses ask.
 
-Boundary: as `app.schemas`, but fields nobody knows are ignored, null is a field's default, and what OpenAI has and
-this service has not is refused unless it changes nothing. Limits by the settings are `app.completions`' to check.
+Boundary: as `app.schemas`, but under `/v1` fields nobody knows are ignored, null is a field's default, and what OpenAI
+or vLLM has and this service has not is refused unless it changes nothing. Limits by the settings are
+`app.completions`' to check.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas import Answer, FinishReason, ModelName, Text, whole
+from app.schemas import MOST_TEXTS, MOST_TOKENS, Answer, FinishReason, ModelName, Request, Text, whole
 from app.session_schemas import MAX_SEED, MAX_STOPS
 
 MAX_COMPLETION = 4096
@@ -41,14 +42,21 @@ def neutral(value: object) -> object:
     return value
 
 
+def not_set(flag: bool) -> bool:
+    """The same of a flag."""
+    neutral(int(flag))
+    return flag
+
+
 Id = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(whole)]
-# A list ends at its first wrong item: millions of errors would be made, and twenty shown.
-IdList = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
+# A list ends at its first wrong item: millions of errors would be made, and twenty shown. It is no longer than what any
+# settings allow, whose own limits are told more clearly.
+IdList = Annotated[list[Id], Field(min_length=1, max_length=MOST_TOKENS, fail_fast=True)]
 Prompt = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("texts")]
+    | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True), Tag("texts")]
     | Annotated[IdList, Tag("ids")]
-    | Annotated[list[IdList], Field(min_length=1, fail_fast=True), Tag("lists")],
+    | Annotated[list[IdList], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True), Tag("lists")],
     Discriminator(
         kind_of_prompt,
         custom_error_type="prompt",
@@ -98,6 +106,10 @@ class CompletionRequest(OpenAIRequest):
         Annotated[float, Field(gt=0, le=1)] | None,
         Field(description="Draw from the likeliest words of this probability."),
     ] = None
+    top_k: Annotated[
+        Annotated[int, Field(ge=-1), BeforeValidator(whole)] | None,
+        Field(description="Draw from this many likeliest words; 0 and -1 are all, as in vLLM."),
+    ] = None
     n: Annotated[
         Annotated[int, Field(ge=1, le=MAX_CHOICES), BeforeValidator(whole)] | None,
         Field(description="Choices for each prompt; that number i of prompt j has index j * n + i."),
@@ -107,7 +119,7 @@ class CompletionRequest(OpenAIRequest):
         Field(description="The same choices again, for a prompt alone as for one among others."),
     ] = None
     stop: Annotated[
-        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
+        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] | None,
         Field(description="Texts before which to end; they are not in the answer."),
     ] = None
     echo: Annotated[
@@ -130,6 +142,14 @@ class CompletionRequest(OpenAIRequest):
     ] = None
     suffix: Annotated[
         Annotated[str, Field(max_length=0), BeforeValidator(neutral)] | None, Field(description="Only empty.")
+    ] = None
+    min_tokens: Annotated[
+        Annotated[int, Field(ge=0, le=0), BeforeValidator(whole), BeforeValidator(neutral)] | None,
+        Field(description="Only 0."),
+    ] = None
+    ignore_eos: Annotated[
+        Annotated[bool, AfterValidator(not_set), Field(json_schema_extra={"const": False})] | None,
+        Field(description="Only false."),
     ] = None
     presence_penalty: Penalty = None
     frequency_penalty: Penalty = None
@@ -218,11 +238,22 @@ class OpenAIErrorAnswer(Answer):
     error: OpenAIError
 
 
-class TokenizeRequest(OpenAIRequest):
-    """Ask for a text's ids. Fields nobody knows are ignored; no token is ever added."""
+class TokenizeRequest(Request):
+    """Ask for a text's ids."""
 
     prompt: Annotated[Text, Field(description="Every newline in it is `<eos>`, and so is a literal `<eos>`.")]
     model: ModelName = None
+    add_special_tokens: Annotated[bool | None, Field(description="Changes nothing: no token is ever added.")] = None
+    return_token_strs: Annotated[bool | None, Field(description="Also return how the vocabulary writes each id.")] = (
+        None
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_prompt(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "prompt" not in given and "text" in given:
+            raise PydanticCustomError("prompt", "The text to tokenise should be in the field prompt, as vLLM has it")
+        return given
 
 
 class TokenizeAnswer(Answer):
@@ -230,12 +261,17 @@ class TokenizeAnswer(Answer):
 
     tokens: list[int]
     count: int
+    token_strs: Annotated[
+        list[str] | None, Field(description="As the model's vocabulary writes them; with return_token_strs.")
+    ] = None
 
 
-class DetokenizeRequest(OpenAIRequest):
+class DetokenizeRequest(Request):
     """Ask for the text of ids."""
 
-    tokens: Annotated[list[Id], Field(fail_fast=True, description="Ids of the model's vocabulary.")]
+    tokens: Annotated[
+        list[Id], Field(max_length=MOST_TOKENS, fail_fast=True, description="Ids of the model's vocabulary.")
+    ]
     model: ModelName = None
 
 

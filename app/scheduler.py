@@ -73,6 +73,8 @@ class Scheduler:
         self._dead = False
         self._urgent: deque[Ticket] = deque()
         self._patient: deque[Ticket] = deque()
+        self._batch: list[Ticket] = []
+        """What is in the call that is being made, and in no queue."""
         self._turn = 0
         self._engine: Engine
         self._hurried, self._alone = Pace(CHUNK_SECONDS), Pace(ALONE_SECONDS)
@@ -157,7 +159,7 @@ class Scheduler:
         except Exception as error:
             with self._wake:
                 self._dead = True
-                waiting = [*self._urgent, *self._patient, *self._arrived]
+                waiting = [*self._batch, *self._urgent, *self._patient, *self._arrived]
             self._hand_out((ticket, EngineError("the engine has stopped")) for ticket in waiting)
             self._on_death(error)
 
@@ -203,6 +205,7 @@ class Scheduler:
         batch, length = self._next_batch(queue, pace)
         if not batch:
             return
+        self._batch = batch
         outcomes: list[Outcome] = []
         # Patient readings make others wait for as long as a call lasts. Of urgent ones, fewer would not shorten the
         # thread's wait for the interpreter, so only its own work counts.
@@ -230,6 +233,7 @@ class Scheduler:
                 else:
                     outcomes.append((ticket, result))
         self._hand_out(outcomes)
+        self._batch = []
 
     def _note(self, batch: Sequence[Ticket], length: int, began: float) -> None:
         """Count a call that has just been made."""
@@ -247,16 +251,15 @@ class Scheduler:
         waiting = [ticket for ticket in queue if not ticket.dropped]
         self.metrics.queued.observe(len(waiting))
         self.metrics.dropped.inc(len(queue) - len(waiting))
-        queue.clear()
-        if not waiting:
-            return [], 0
-        length = pace.length([ticket.reading.left for ticket in waiting])
-        rows = int(pace.rows[length])
         batch: list[Ticket] = []
+        stays: list[Ticket] = []
+        length = pace.length([ticket.reading.left for ticket in waiting]) if waiting else 0
         for ticket in waiting:
             left = ticket.reading.left
             goes = left >= length if length else left == 0
-            (batch if goes and len(batch) < rows else queue).append(ticket)
+            (batch if goes and len(batch) < int(pace.rows[length]) else stays).append(ticket)
+        queue.clear()
+        queue.extend(stays)
         return batch, length
 
     def _hand_out(self, outcomes: Iterable[Outcome]) -> None:

@@ -15,6 +15,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 MAX_K = 100
+MAX_FIELDS = 100
+"""Most fields of a request, unknown ones counted: each of those would be an error of its own."""
+MOST_TEXTS = 2**16
+"""Texts beyond which a list is refused before one of them is looked at; what settings allow is less, or as many."""
+MOST_TOKENS = 10**6
+"""The same of ids."""
 NO_BLANKS = r"^[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"
 """What `str.isspace` leaves, for JSON Schema, whose own blanks are others."""
 
@@ -56,6 +62,15 @@ class Request(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > MAX_FIELDS:
+            raise PydanticCustomError(
+                "too_many_fields", "A request should have at most {most} fields", {"most": MAX_FIELDS}
+            )
+        return given
+
 
 class Answer(BaseModel):
     """What the service sends."""
@@ -90,7 +105,12 @@ class PerplexityRequest(Request):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]})
 
     text: Annotated[Text, Field(description="The text to score.")] = ""
-    texts: Annotated[list[Text], Field(min_length=1, description="Texts to score, each from a fresh start.")] = []
+    texts: Annotated[
+        list[Text],
+        Field(
+            min_length=1, max_length=MOST_TEXTS, fail_fast=True, description="Texts to score, each from a fresh start."
+        ),
+    ] = []
     context: Annotated[Text, Field(description="Read before each text, and not scored.")] = ""
     return_tokens: Annotated[bool, Field(description="Also return every token's score.")] = False
     return_words: Annotated[bool, Field(description="Also return every typed word's score.")] = False

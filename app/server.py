@@ -6,6 +6,7 @@ that neither a broken bundle nor a taken port starts a server.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import ipaddress
 import math
@@ -30,7 +31,7 @@ from app.served_model import ServedModel
 from app.settings import Settings
 from app.tracing import tracing_of_environment
 from app.workers import Worker, become_worker
-from model.errors import ConfigurationError, EngineError
+from model.errors import ConfigurationError, EngineError, PRUError
 
 BACKLOG = 2048
 GRACE_SECONDS = 5
@@ -38,7 +39,7 @@ GRACE_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """Says when it begins to drain, and ends where the engine failed or its parent is gone."""
+    """Says when it begins to drain, and ends where the service failed or its parent is gone."""
 
     def __init__(
         self, config: uvicorn.Config, lifecycle: Lifecycle, logger: FilteringBoundLogger, worker: Worker | None
@@ -64,6 +65,7 @@ class Server(uvicorn.Server):
 
 def run(settings: Settings, served: ServedModel) -> None:
     """Serve a checked bundle until a signal; raise `EngineError` where its engine could not be started, or died."""
+    atexit.register(_give_up_unwritten)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     keyring = Keyring(settings)
@@ -112,8 +114,9 @@ def run(settings: Settings, served: ServedModel) -> None:
         timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + GRACE_SECONDS,
     )
     Server(config, lifecycle, logger, worker).run(sockets=[worker.listener if worker else listeners[0]])
-    if lifecycle.failure is not None:
-        raise EngineError(f"the engine failed: {lifecycle.failure}")
+    if (failure := lifecycle.failure) is not None:
+        # The message of what was not raised on purpose may hold what a user sent; the log has where it was raised.
+        raise EngineError(f"the service failed: {failure if isinstance(failure, PRUError) else type(failure).__name__}")
 
 
 def check_reach(settings: Settings, keyring: Keyring) -> None:
@@ -149,6 +152,14 @@ def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:
             f"cannot listen on {host} port {port}: {reason}; choose others with PRU_HOST and PRU_PORT"
         ) from None
     return listeners
+
+
+def _give_up_unwritten() -> None:
+    """Forget what of the log could not be written: Python would try again, and end with status 120 for it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(_: int, __: FrameType | None) -> None:

@@ -81,6 +81,7 @@ class ContinueRequest(Request):
         Field(
             default_factory=list,
             max_length=MAX_STOPS,
+            fail_fast=True,
             description="Words before which to end; a newline is a line's end.",
         ),
     ]

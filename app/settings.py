@@ -11,9 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.schemas import MOST_TEXTS, MOST_TOKENS
 from model.errors import ConfigurationError
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -70,8 +71,11 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe log line written.")
 
     max_body_bytes: int = Field(4 * 2**20, ge=1, description="Largest request body.")
-    max_texts: int = Field(1024, ge=1, description="Most texts in one request.")
-    max_tokens: int = Field(250_000, ge=1, description="Most tokens read in one request, all texts together.")
+    body_budget_bytes: int = Field(64 * 2**20, ge=1, description="Bytes of all bodies that one process holds at once.")
+    max_texts: int = Field(1024, ge=1, le=MOST_TEXTS, description="Most texts in one request.")
+    max_tokens: int = Field(
+        250_000, ge=1, le=MOST_TOKENS, description="Most tokens read in one request, all texts together."
+    )
     session_store: str = Field(
         default_factory=default_store,
         description="Where sessions live: sqlite:///PATH (four slashes: absolute) or redis://HOST:PORT/DATABASE.",
@@ -102,6 +106,13 @@ class Settings(BaseSettings):
     @classmethod
     def _separate(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("body_budget_bytes")
+    @classmethod
+    def _check_budget(cls, value: int, info: ValidationInfo) -> int:
+        if value < (largest := info.data.get("max_body_bytes", 0)):
+            raise ValueError(f"it must have room for a body of PRU_MAX_BODY_BYTES, which is {largest}")
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -85,10 +85,19 @@ class AccessMiddleware:
         origins = headers.getlist("origin")
         if not origins or (len(origins) == 1 and origins[0] in self._origins):
             return
-        if len(origins) > 1 or urlsplit(origins[0]).netloc.lower() != headers.get("host", "").lower():
+        hosts = headers.getlist("host")
+        if len(origins) > 1 or len(hosts) != 1 or _host_of(origins[0]) != hosts[0].lower():
             raise ForbiddenError(
                 "pages of this origin may not open WebSockets here; the operator can allow it with PRU_CORS_ORIGINS"
             )
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port that an origin names; None where it names none, as `null` does."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
 
 
 def _keys(scope: Scope) -> list[bytes]:

@@ -123,14 +123,12 @@ class Quotas:
                 found, *full = _RECORD.unpack_from(self._memory, number * _RECORD.size)
                 if found == digest:
                     break
-                if usable is None and (found == _FREE or max(full) < now - SECONDS):
+                if usable is None and (found == _FREE or max(full) <= now):
                     usable = number
                 if found == _FREE:
                     break
             if found != digest:
-                assert usable is not None, (
-                    "there are more records than names that may have used any in the last minutes"
-                )
+                assert usable is not None, "there are more records than names that may have used any in the last minute"
                 number = usable
                 _RECORD.pack_into(self._memory, number * _RECORD.size, digest, 0.0, 0.0)
         finally:

@@ -51,9 +51,9 @@ class Replica:
         return app
 
     def check_health(self) -> None:
-        """Raise where the engine failed, so that Serve puts another replica in this one's place."""
+        """Raise where the service failed, so that Serve puts another replica in this one's place."""
         if self._lifecycle.failure is not None:
-            raise EngineError("the engine has failed; the log says why")
+            raise EngineError("the service has failed; the log says why")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """The mean wait for the engine since this was asked last; 0 where nothing was read."""

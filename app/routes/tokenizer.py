@@ -7,6 +7,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Depends, Request
 
 from app.openai_schemas import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest, TokenizerInfo
+from app.reader import aside
 from app.routes.documentation import REFUSALS, problems
 from app.routes.model import require_json
 from app.routes.state import model_of
@@ -20,7 +21,10 @@ async def tokenize(body: TokenizeRequest, request: Request) -> TokenizeAnswer:
     """Ids of a text, as a prompt of `/v1/completions` has them: no `<eos>` is added before it or after it."""
     with model_of(request, body.model) as model:
         tokens = await model.completions.tokenise(body.prompt)
-    return TokenizeAnswer(tokens=tokens, count=len(tokens))
+        word_of, strs = model.service.vocabulary.word_of, None
+        if body.return_token_strs:
+            strs = await aside(len(tokens), lambda: [word_of(token_id) for token_id in tokens])
+    return TokenizeAnswer(tokens=tokens, count=len(tokens), token_strs=strs)
 
 
 @router.post("/detokenize", dependencies=[Depends(require_json)], responses=REFUSALS, summary="Ids to text")

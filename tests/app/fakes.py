@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import threading
@@ -144,7 +145,15 @@ def fake_model(vocabulary: Vocabulary | None = None, build: Callable[[int], Nump
 
 
 class LogLines(io.StringIO):
-    """A log file in memory."""
+    """A log file in memory, which may be full."""
+
+    is_full = False
+
+    def write(self, text: str, /) -> int:
+        """Write, as long as there is room."""
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Every line of one event."""

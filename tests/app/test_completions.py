@@ -134,19 +134,24 @@ def test_without_likeliest_tokens_each_place_names_its_own(client: TestClient) -
     assert [list(top) for top in columns["top_logprobs"]] == [[token] for token in columns["tokens"]]
 
 
-def test_writing_is_that_of_a_session_with_the_same_seed(client: TestClient) -> None:
+@pytest.mark.parametrize("narrowing", [{}, {"top_p": 0.8}, {"top_k": 4}, {"top_k": 9, "top_p": 0.7}, {"top_k": 9999}])
+def test_writing_is_that_of_a_session_with_the_same_seed(client: TestClient, narrowing: dict[str, Any]) -> None:
     session_id = create(client, "the harbour")
-    expected = post(client, f"/sessions/{session_id}/continue", max_tokens=30, seed=7, temperature=0.9, top_p=0.8)
+    settings = {"max_tokens": 30, "seed": 7, "temperature": 0.9} | narrowing
+    expected = post(client, f"/sessions/{session_id}/continue", **settings)
     tokens = [token["token"] for token in expected["tokens"]]
     until = tokens.index("<eos>") if "<eos>" in tokens else len(tokens)
-    choice = one(
-        client, prompt="the harbour", max_tokens=30, seed=7, temperature=0.9, top_p=0.8, logprobs=1
-    )  # fmt: skip
+    choice = one(client, prompt="the harbour", logprobs=1, **settings)
     assert choice["logprobs"]["tokens"] == tokens[: until + 1]
     assert choice["logprobs"]["token_logprobs"] == pytest.approx(
         [token["log_probability"] for token in expected["tokens"][: until + 1]], abs=1e-5
     )
     assert choice["text"] == "".join(token["text"] for token in expected["tokens"][:until])
+
+
+def test_the_likeliest_word_is_drawn_where_it_is_the_only_one(client: TestClient) -> None:
+    greedy = one(client, prompt="the harbour", max_tokens=20, temperature=0)
+    assert one(client, prompt="the harbour", max_tokens=20, temperature=5, top_k=1) == greedy
 
 
 def test_eos_ends_a_choice_and_is_in_the_arrays_but_not_in_the_text(client: TestClient) -> None:
@@ -260,8 +265,10 @@ def test_fields_unknown_or_asking_for_nothing_are_ignored(client: TestClient) ->
     plain = one(client, prompt="the", seed=1)
     nothing: dict[str, Any] = {
         "best_of": 1, "logit_bias": {}, "suffix": "", "presence_penalty": 0, "frequency_penalty": 0.0, "unheard_of": 1,
+        "top_k": -1, "min_tokens": 0, "ignore_eos": False,
     }  # fmt: skip
     assert one(client, prompt="the", seed=1, **nothing) == plain
+    assert one(client, prompt="the", seed=1, **nothing | {"top_k": 0}) == plain
     nulls = dict.fromkeys([*nothing, "model", "max_tokens", "temperature", "top_p", "n", "stop", "echo", "logprobs"])
     nulls |= dict.fromkeys(["stream", "stream_options"])
     assert one(client, prompt="the", seed=1, **nulls) == plain

@@ -133,3 +133,30 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert line["event"] == "large"
     assert line["error"] == "ValueError"
     assert SECRET not in lines.getvalue()
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_the_next_one_says_so() -> None:
+    lines = LogLines()
+    logger = make_logger(LogLevel.INFO, lines)
+    lines.is_full = True
+    logger.info("first")
+    logger.error("second", error=ValueError(SECRET))
+    lines.is_full = False
+    logger.info("third")
+    logger.info("fourth")
+    third, fourth = map(json.loads, lines.getvalue().splitlines())
+    assert (third["event"], third["lines_lost"]) == ("third", 2)
+    assert (fourth["event"], "lines_lost" in fourth) == ("fourth", False)
+    lines.close()
+    logger.info("fifth")
+
+
+def test_requests_are_answered_while_the_log_cannot_be_written() -> None:
+    logs = LogLines()
+    with serving(logs=logs) as client:
+        logs.is_full = True
+        assert [client.post("/predict", json={"text": "the"}).status_code for _ in range(3)] == [200] * 3
+        logs.is_full = False
+        client.get("/model")
+        [line] = [line for line in logs.events("request") if line["route"] == "/model"]
+        assert line["lines_lost"] == 3

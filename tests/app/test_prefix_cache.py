@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app import prefix_cache
@@ -32,6 +32,14 @@ sequences = st.lists(st.integers(0, 2), max_size=5).map(tuple)
 @given(
     steps=st.lists(st.tuples(st.booleans(), sequences, st.floats(0, 9, width=32)), max_size=40),
     room=st.integers(0, 4),
+)
+@example(  # What is looked up is used.
+    steps=[(True, (0,), 1), (True, (1,), 2), (False, (0,), 0), (True, (2,), 3), (False, (0,), 0), (False, (1,), 0)],
+    room=2,
+)
+@example(  # So is what is put again.
+    steps=[(True, (0,), 1), (True, (1,), 2), (True, (0,), 1), (True, (2,), 3), (False, (0,), 0), (False, (1,), 0)],
+    room=2,
 )
 def test_it_is_a_table_of_the_last_used_texts(steps: list[tuple[bool, tuple[int, ...], float]], room: int) -> None:
     cache = PrefixCache(room * (4 * ROW + OVERHEAD))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from app.server import listen
 from model.errors import ConfigurationError
-from tests.app.processes import run, served_slowly
+from tests.app.processes import ROOT, SERVE_SMALL, environment, run, served_slowly
 from tests.app.serving import PATIENCE, until
 
 
@@ -79,6 +81,46 @@ def test_every_line_on_standard_output_is_json_even_for_what_is_not_http() -> No
         assert "Quetzalcoatl" not in json.dumps(service.lines)
 
 
+def test_a_process_whose_log_nobody_reads_any_more_answers_and_ends_as_it_should() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-c", SERVE_SMALL]
+    with subprocess.Popen(
+        command, env=environment(port=str(port)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            while json.loads(process.stdout.readline())["event"] != "ready":
+                pass
+            process.stdout.close()
+            answers = [httpx2.post(f"http://127.0.0.1:{port}/predict", json={"text": "the"}) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [200] * 3
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+
+
+def test_a_task_that_dies_ends_the_process_with_one_line_and_status_2() -> None:
+    done = run(
+        "-c",
+        "import sys\n"
+        "from app import cli, main, served_model\n"
+        "from tests.app.fakes import fake_model\n"
+        "async def die(*_): raise ValueError('Quetzalcoatl')\n"
+        "main._keep_store = die\n"
+        "served_model.open_model = lambda _: fake_model()\n"
+        "sys.argv = ['app']\n"
+        "cli.main()",
+        port="0",
+    )
+    assert (done.returncode, done.stderr) == (2, "error: the service failed: ValueError\n")
+    assert "a task of the service died" in done.stdout
+    assert "Quetzalcoatl" not in done.stdout
+
+
 def test_an_engine_that_cannot_be_built_ends_the_process_with_one_line_and_status_2() -> None:
     done = run(
         "-c",
@@ -93,7 +135,7 @@ def test_an_engine_that_cannot_be_built_ends_the_process_with_one_line_and_statu
         port="0",
     )
     assert done.returncode == 2
-    assert done.stderr == "error: the engine failed: the bundle holds no float16\n"
+    assert done.stderr == "error: the service failed: the bundle holds no float16\n"
 
 
 def test_a_missing_bundle_is_one_line_and_status_2_and_starts_nothing(tmp_path: Path) -> None:

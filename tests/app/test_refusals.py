@@ -171,11 +171,47 @@ def test_more_texts_than_allowed_are_refused() -> None:
 
 
 def test_ten_thousand_texts_and_ten_thousand_wrong_ones_are_refused_briefly(client: TestClient) -> None:
-    problem(client.post("/perplexity", json={"texts": ["a"] * 10_000}), 422)
+    refused = problem(client.post("/perplexity", json={"texts": ["a"] * 10_000}), 422)
+    assert "10000 texts were sent and one request may hold 1024; send fewer" in refused["detail"]
     response = client.post("/perplexity", json={"texts": [1] * 10_000})
-    document = problem(response, 422)
-    assert len(document["errors"]) == 20
-    assert "9999 more" in document["detail"]
+    assert pointers(problem(response, 422)) == ["#/texts/0"]
+
+
+def _list(item: str, count: int) -> str:
+    return f"[{','.join([item] * count)}]"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "item", "most", "told"),
+    [
+        ("/perplexity", "texts", '""', 2**16, "1024"),
+        ("/v1/completions", "prompt", '""', 2**16, "1024"),
+        ("/v1/completions", "prompt", "[1]", 2**16, "1024"),
+        ("/v1/completions", "prompt", "1", 10**6, "250000"),
+        ("/detokenize", "tokens", "1", 10**6, "250000"),
+    ],
+)
+def test_lists_longer_than_any_settings_allow_are_refused_unread_and_shorter_ones_by_the_settings(
+    client: TestClient, path: str, field: str, item: str, most: int, told: str
+) -> None:
+    def refused(items: str) -> str:
+        return client.post(path, content=f'{{"{field}": {items}}}', headers=JSON).text
+
+    assert told in refused(_list(item, most))
+    # Had any of them been looked at, the last one would be what is wrong.
+    unread = _list(item, most)[:-1] + ", {}]"
+    assert f"should have at most {most} items after validation, not {most + 1}" in refused(unread)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [("/v1/completions", {"prompt": "the"}), ("/sessions/none/continue", {})],
+)
+def test_a_long_list_of_wrong_stops_is_one_error(client: TestClient, path: str, fields: dict[str, str]) -> None:
+    response = client.post(path, json={**fields, "stop": [1] * 100_000})
+    assert len(response.content) < 500
+    assert "more)" not in response.text
+    assert "valid string" in response.text
 
 
 def test_a_very_long_field_name_is_cut(client: TestClient) -> None:

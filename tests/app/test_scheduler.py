@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from app.reading import Reading
 from app.scheduler import Scheduler
 from model.errors import EngineError
 from tests.app.fakes import Gate, Ids, NumpyEngine
-from tests.app.serving import until
+from tests.app.serving import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -196,21 +197,43 @@ async def test_a_call_that_fails_fails_its_own_readings_and_the_next_one_works(e
         assert (await scheduler.read(reading(0, likely=True))).likely is not None
 
 
-async def test_a_thread_that_dies_fails_all_that_waits_and_what_comes_after_and_says_so(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "part",
+    ["_collect", "_next_batch", "_note", "_hand_out", "_hurried.length", "_hurried.learn", "metrics.queued.observe"],
+)
+async def test_a_thread_that_dies_fails_all_that_waits_what_is_in_its_hands_and_what_comes_after_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     deaths: list[Exception] = []
-    scheduler = Scheduler(lambda: NumpyEngine(SIZE), Metrics().of_model("tiny"), deaths.append)
+    gate = Gate()
+    scheduler = Scheduler(lambda: NumpyEngine(SIZE, before=gate), Metrics().of_model("tiny"), deaths.append)
     await scheduler.start()
+    for pace in (scheduler._hurried, scheduler._alone):
+        pace.rows = dict.fromkeys(pace.rows, 1.0)
+    monkeypatch.setattr(scheduler, "_alone", scheduler._hurried)
+    gate.shut()
+    waiting = [asyncio.create_task(scheduler.read(reading(n, n, urgent=n % 2 == 0))) for n in range(4)]
+    await gate.wait_until_reached()
+    dies = True
 
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
+    def die_once(*arguments: Any) -> Any:
+        nonlocal dies
+        if dies:
+            dies = False
+            raise ZeroDivisionError
+        return whole(*arguments)
 
-    monkeypatch.setattr(scheduler, "_next_batch", broken)
-    waiting = [asyncio.create_task(scheduler.read(reading(n))) for n in range(3)]
-    for task in waiting:
-        with pytest.raises(EngineError, match="the engine has stopped"):
-            await task
+    *owners, name = part.split(".")
+    owner: Any = scheduler
+    for step in owners:
+        owner = getattr(owner, step)
+    whole = getattr(owner, name)
+    monkeypatch.setattr(owner, name, die_once)
+    gate.open.set()
+    async with asyncio.timeout(PATIENCE):
+        for task in waiting:
+            with pytest.raises(EngineError, match="the engine has stopped"):
+                await task
     with pytest.raises(EngineError, match="the engine has stopped"):
         await scheduler.read(reading(1))
     scheduler.close()

@@ -8,9 +8,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from app.access.keyring import Keyring
+from app.bodies import Bodies
+from app.lifecycle import Lifecycle
 from app.logs import make_logger
 from app.main import create_app
+from app.metrics import Metrics
+from app.middleware import RequestMiddleware
 from app.settings import LogLevel, Settings
 from model.errors import BundleError, EngineError
 from tests.app.fakes import Gate, LogLines, NumpyEngine, fake_model
@@ -74,7 +80,7 @@ async def test_an_engine_that_cannot_be_built_leaves_the_service_not_ready() -> 
                 await asyncio.sleep(0.005)
         response = await client.get("/health/ready")
         assert response.status_code == 503
-        assert "the engine has failed" in response.json()["detail"]
+        assert "the service has failed" in response.json()["detail"]
     [line] = logs.events("the engine could not be started")
     assert line["error"] == "EngineError"
 
@@ -92,6 +98,24 @@ async def test_an_engine_that_dies_fails_what_waits_and_turns_ready_red() -> Non
         assert (await client.post("/predict", json={"text": "the"})).status_code == 503
     [line] = logs.events("the engine died")
     assert line["error"] == "ZeroDivisionError"
+
+
+async def test_a_task_of_the_service_that_dies_turns_ready_red_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def die(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Keyring, "watch", die)
+    logs = LogLines()
+    app = make_app(logs=logs)
+    async with starting(app) as client:
+        async with asyncio.timeout(PATIENCE):
+            while app.state.lifecycle.failure is None:
+                await asyncio.sleep(0.005)
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.post("/predict", json={"text": "the"})).status_code == 503
+        assert (await client.get("/health/live")).status_code == 200
+    [line] = logs.events("a task of the service died")
+    assert (line["level"], line["error"]) == ("error", "ZeroDivisionError")
 
 
 async def test_a_broken_bundle_stops_the_start(tmp_path: Path) -> None:
@@ -250,3 +274,34 @@ async def test_answers_do_not_depend_on_what_is_asked_beside_them() -> None:
         alone = [(await ask(text)).json() for text in texts]
         together = [response.json() for response in await asyncio.gather(*map(ask, texts))]
         assert together == alone
+
+
+async def test_a_task_whose_client_left_is_cancelled_no_more_once_its_request_has_ended() -> None:
+    async def wait(_: Scope, receive: Receive, __: Send) -> None:
+        await receive()
+        await asyncio.Event().wait()
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nobody is there to be answered")
+
+    messages = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    logs = LogLines()
+    middleware = RequestMiddleware(
+        wait,
+        lifecycle=Lifecycle(),
+        logger=make_logger(LogLevel.INFO, logs),
+        metrics=Metrics(),
+        max_body_bytes=1,
+        bodies=Bodies(1),
+        deadline_seconds=PATIENCE,
+    )
+    await middleware({"type": "http", "method": "POST", "path": "/predict", "headers": []}, receive, send)
+    [line] = logs.events("request")
+    assert line["status"] == 499
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

@@ -29,6 +29,7 @@ def test_variables_change_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value"),
     [
         ("PORT", "http"), ("PORT", "65536"), ("THREADS", "0"), ("LOG_LEVEL", "loud"), ("MAX_TOKENS", "-1"),
+        ("MAX_TOKENS", "1000001"), ("MAX_TEXTS", "65537"),
         ("DEADLINE_SECONDS", "nan"), ("DEADLINE_SECONDS", "inf"), ("HOST", ""),
     ],
 )  # fmt: skip

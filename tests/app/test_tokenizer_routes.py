@@ -42,12 +42,34 @@ def test_every_newline_and_literal_eos_is_eos_and_none_is_added(client: TestClie
         (" \t", []),
     ]:
         assert tokenize(client, text) == expected
-        assert tokenize(client, text, add_special_tokens=True, model="tiny", unheard_of=1) == expected
+        assert tokenize(client, text, add_special_tokens=True, model="tiny") == expected
 
 
 def test_corpus_lines_are_the_ids_that_training_reads(client: TestClient) -> None:
     text = "\n".join(CORPUS) + "\n"
     assert tokenize(client, text) == VOCABULARY.encode(text).tolist()
+
+
+@pytest.mark.parametrize("long", [1, 10_000])
+def test_what_the_vocabulary_calls_each_id_is_told_when_asked_for(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, long: int
+) -> None:
+    monkeypatch.setattr("app.reader.LONG", long)
+    ask = {"prompt": "The sea,\nZanzibar", "return_token_strs": True}
+    assert client.post("/tokenize", json=ask).json() == {
+        "tokens": [*map(VOCABULARY.id_of, ("The", "sea", ",", "<eos>", "<unk>"))],
+        "count": 5,
+        "token_strs": ["The", "sea", ",", "<eos>", "<unk>"],
+    }
+    for said in (False, None):
+        assert client.post("/tokenize", json=ask | {"return_token_strs": said}).json()["token_strs"] is None
+
+
+def test_a_text_by_another_name_is_told_the_fields_name(client: TestClient) -> None:
+    for fields in ({"text": "the"}, {"text": "the", "model": "tiny", "other": 1}):
+        response = client.post("/tokenize", json=fields)
+        assert response.status_code == 422
+        assert response.json()["detail"] == "#: The text to tokenise should be in the field prompt, as vLLM has it"
 
 
 def test_ids_become_text_and_the_text_those_ids(client: TestClient) -> None:
@@ -80,7 +102,11 @@ def test_an_authorization_header_is_no_matter(client: TestClient) -> None:
         ("/tokenize", {}, "#/prompt"),
         ("/tokenize", {"prompt": ["the"]}, "#/prompt"),
         ("/tokenize", {"prompt": "the " * 11}, "#/prompt"),
+        ("/tokenize", {"prompt": "the", "unheard_of": 1}, "#/unheard_of"),
+        ("/tokenize", {"prompt": "the", "text": "the"}, "#/text"),
+        ("/tokenize", {"prompt": "the", "return_token_strs": 1}, "#/return_token_strs"),
         ("/detokenize", {}, "#/tokens"),
+        ("/detokenize", {"tokens": [0], "unheard_of": 1}, "#/unheard_of"),
         ("/detokenize", {"tokens": [0, "1"]}, "#/tokens/1"),
         ("/detokenize", {"tokens": [0, 57]}, "#/tokens/1"),
         ("/detokenize", {"tokens": [-1]}, "#/tokens/0"),

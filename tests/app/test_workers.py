@@ -156,7 +156,7 @@ def test_an_engine_that_cannot_be_built_ends_all_workers_and_the_process_with_st
         workers="2",
     )
     assert done.returncode == 2
-    assert set(done.stderr.splitlines()) == {"error: the engine failed: the bundle holds no float16"}
+    assert set(done.stderr.splitlines()) == {"error: the service failed: the bundle holds no float16"}
 
 
 def test_a_child_that_is_no_worker_may_end_without_harm() -> None:

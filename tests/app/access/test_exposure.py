@@ -108,10 +108,10 @@ def test_an_origin_is_written_as_browsers_write_it(origins: str, monkeypatch: py
         load_settings()
 
 
-def open_socket(client: TestClient, origin: str | None) -> int:
+def open_socket(client: TestClient, origin: str | None, host: str = "testserver") -> int:
     """The status of a WebSocket that a page opens, 101 where it is open."""
     session = client.post("/sessions", json={}).json()["session_id"]
-    headers = {} if origin is None else {"Origin": origin}
+    headers = {"Host": host} if origin is None else {"Host": host, "Origin": origin}
     try:
         with client.websocket_connect(f"/sessions/{session}/stream", headers=headers):
             return 101
@@ -130,8 +130,13 @@ def test_a_websocket_of_a_page_of_another_site_is_refused() -> None:
             "http://testserver.evil.example",
             "http://testserver:81",
             "http://x@testserver",
+            "http://[::1",
+            "http://[testserver]",
         ):
             assert open_socket(client, origin) == 403, origin
+            assert open_socket(client, origin, host="") == 403, origin
+        assert open_socket(client, "http://[::1]:8000", host="[::1]:8000") == 101
+        assert open_socket(client, "http://[::1", host="[::1") == 403
     with serving(cors_origins=PAGE) as client:
         assert open_socket(client, PAGE) == 101
         assert open_socket(client, OTHER) == 403

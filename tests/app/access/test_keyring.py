@@ -61,6 +61,21 @@ def test_a_new_key_is_taken_and_one_that_is_gone_is_refused_without_a_restart(pa
         assert [(line["keys"], line["names"]) for line in logs.events("new keys")] == [(2, 1), (1, 1)]
 
 
+def test_keys_are_followed_after_a_time_in_which_the_log_could_not_be_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring_module, "TELL_SECONDS", 0.0)
+    with following(path) as (client, logs):
+        logs.is_full = True
+        assert status(client, BOB) == 401
+        write_keys(path, key_file(ALICE, NEXT))
+        until(lambda: status(client, NEXT) == 200)
+        logs.is_full = False
+        write_keys(path, key_file(NEXT))
+        until(lambda: status(client, ALICE) == 401)
+        assert status(client, NEXT) == 200
+
+
 GARBAGE = {
     "garbage": "\0\0 SECRET = [",
     "nothing": "",
@@ -238,6 +253,22 @@ def test_a_websocket_whose_key_is_withdrawn_is_answered_no_more(path: Path) -> N
             assert socket.receive_json()["status"] == 401
         answer = client.get(f"/sessions/{session}", headers=NEXT.headers)
         assert answer.json()["position"] == 1
+
+
+def test_a_websocket_whose_key_is_given_to_another_holder_is_answered_no_more(path: Path) -> None:
+    handed_on = Key(ALICE.text, ALICE.line.replace('"alice"', '"bob"'))
+    with following(path) as (client, logs):
+        session = client.post("/sessions", json={}, headers=ALICE.headers).json()["session_id"]
+        with client.websocket_connect(f"/sessions/{session}/stream", subprotocols=ALICE.subprotocols) as socket:
+            socket.send_json({"id": 1, "type": "append", "text": "the"})
+            assert socket.receive_json()["position"] == 1
+            write_keys(path, key_file(handed_on, NEXT))
+            until(lambda: bool(logs.events("new keys")))
+            socket.send_json({"id": 2, "type": "append", "text": "the"})
+            assert socket.receive_json()["status"] == 401
+        assert status(client, handed_on) == 200
+        assert client.get(f"/sessions/{session}", headers=handed_on.headers).status_code == 404
+        assert client.get(f"/sessions/{session}", headers=NEXT.headers).json()["position"] == 1
 
 
 def test_keys_in_both_places_are_refused(path: Path) -> None:

@@ -86,7 +86,10 @@ def test_names_have_buckets_of_their_own_and_a_place_is_reused_once_its_bucket_i
         names = [f"{round_}-{number}" for number in range(8)]
         assert [quotas.take(name, Amount(1, 1), FREE) for name in names] == [None] * 8
         assert [quotas.take(name, Amount(1, 1), FREE) for name in names] == [Wait(60.0)] * 8
-        clock.time += 121
+        clock.time += 60
+    # What is given back for one that has lost its place gives nobody more than a minute's worth.
+    quotas.give_back("0-0", Amount(1, 1), FREE)
+    assert [quotas.take("0-0", Amount(1, 1), FREE) for _ in range(2)] == [None, Wait(60.0)]
     quotas.close()
 
 
@@ -197,6 +200,16 @@ def test_a_request_that_is_refused_for_what_it_asks_uses_no_tokens() -> None:
             answer = client.post("/sessions/unknown/append", json={"text": "the harbour is"}, headers=ALICE.headers)
             assert answer.status_code == 404
         assert predict(client, "the harbour is").status_code == 200
+
+
+def test_an_idempotency_key_of_another_request_uses_no_tokens() -> None:
+    with guarded(ALICE, limits={"alice": {"tokens_per_minute": 6}}) as client:
+        headers = {**ALICE.headers, "Idempotency-Key": "once"}
+        assert client.post("/sessions", json={"text": "the harbour is"}, headers=headers).status_code == 201
+        for _ in range(5):
+            assert client.post("/sessions", json={"text": "the harbour"}, headers=headers).status_code == 422
+        assert predict(client, "the harbour is").status_code == 200
+        assert predict(client, "the").status_code == 429
 
 
 def test_each_frame_is_a_request_and_over_quota_it_is_an_error_and_changes_nothing() -> None:

@@ -85,6 +85,7 @@ def test_a_handshake_over_a_real_socket_is_refused_or_taken_for_the_same_reasons
     assert handshake(service, protocols, key) == b"HTTP/1.1 401 Unauthorized"
     assert handshake(service, b"Sec-WebSocket-Protocol: pru, pru.key.\xff") == b"HTTP/1.1 400 Bad Request"
     assert handshake(service, protocols, b"Origin: https://evil.example") == b"HTTP/1.1 403 Forbidden"
+    assert handshake(service, protocols, b"Origin: http://[::1") == b"HTTP/1.1 403 Forbidden"
     assert handshake(service, protocols, own, b"Origin: https://evil.example") == b"HTTP/1.1 400 Bad Request"
     for fields in ([key], [protocols], [protocols, own]):
         assert handshake(service, *fields) == b"HTTP/1.1 101 Switching Protocols"

@@ -76,6 +76,8 @@ def test_sessions_go_on_when_the_server_starts_again_with_the_same_file(house: H
 
 def test_a_name_that_is_gone_is_not_answered_while_its_sessions_go_on(house: House) -> None:
     with house.serving() as client:
+        post(client, "/predict", text="the paths", model="hills")
+        assert number(client, "pru_prefix_cache_bytes", model="hills") > 0
         session = create(client, "the", model="hills")
         house.name("sea", sea="sea")
         until(lambda: client.get("/model").json()["models"] == ["sea"])
@@ -87,6 +89,27 @@ def test_a_name_that_is_gone_is_not_answered_while_its_sessions_go_on(house: Hou
         labels = {"name": "hills", "sha256": open_bundle(house.folder / "hills").sha256}
         assert number(client, "pru_model_info", **labels, engine="numpy", precision="float32") == 0
         assert number(client, "pru_prefix_cache_bytes", model="hills") == 0
+
+
+def test_a_model_that_is_used_while_the_store_is_asked_for_its_sessions_is_kept_until_it_is_asked_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, holds = 0, house.store.holds
+
+    async def used_meanwhile(sha256: str) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            with hills:  # As by a request that made a session of it, after the store had looked.
+                await asyncio.sleep(0)
+        return await holds(sha256)
+
+    with house.serving() as client:
+        hills = client.app.state.lifecycle.models.named("hills")  # type: ignore[attr-defined]
+        monkeypatch.setattr(house.store, "holds", used_meanwhile)
+        house.name("sea", sea="sea")
+        until(lambda: bool(house.logs.events("a model was freed")))
+        assert asked == 3
 
 
 def test_an_engine_is_free_with_its_model_and_its_words_soon_after(

@@ -196,7 +196,7 @@ def test_a_replica_reports_the_mean_wait_since_it_was_asked_last() -> None:
     assert replica.record_autoscaling_stats() == {"queue_seconds": 0.0}
     replica.check_health()
     replica._lifecycle.failure = EngineError("dead")
-    with pytest.raises(EngineError, match="the engine has failed"):
+    with pytest.raises(EngineError, match="the service has failed"):
         replica.check_health()
 
 

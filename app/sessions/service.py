@@ -43,6 +43,7 @@ from app.session_schemas import (
     SessionAnswer,
 )
 from app.sessions import adapting, blob
+from app.sessions.commit import seen_through
 from app.sessions.cursor import Cursor, after, back_to, from_start, read_on
 from app.sessions.memory import own_words_of
 from app.sessions.records import Idempotency, cursor_of, kept_answer, memory_of, moved_to, replayed
@@ -215,7 +216,7 @@ class SessionService:
             seed=seed,
             committed=request.commit,
         )
-        if not await self._store.replace(moved, kept_answer(once, answer)):
+        if not await seen_through(self._store.replace(moved, kept_answer(once, answer))):
             standing = await self._load(record.session_id)
             raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
         caller().give_back(request.max_tokens - len(tokens))
@@ -233,7 +234,7 @@ class SessionService:
             record = moved_to(blank, await make())
             answer = self._answer(SessionAnswer, model, record)
             try:
-                await self._store.create(record, kept_answer(once, answer))
+                await seen_through(self._store.create(record, kept_answer(once, answer)))
             except AnswerExistsError as error:
                 return replayed(error.answer, once, SessionAnswer)
             return answer
@@ -251,7 +252,7 @@ class SessionService:
                     moved = moved_to(record, cursor)
                     answer = self._answer(kind, model, moved, **fields)
                     try:
-                        if await self._store.replace(moved, kept_answer(once, answer)):
+                        if await seen_through(self._store.replace(moved, kept_answer(once, answer))):
                             return answer
                     except AnswerExistsError as error:
                         return replayed(error.answer, once, kind)

@@ -180,15 +180,18 @@ class SessionService:
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         generation = generation_of(reader, request, cursor, seed, self._adaptation)
         caller().charge(request.max_tokens)
-        tokens = []
-        async for word in generation.words(cursor.state, request.max_tokens):
-            token = GeneratedToken(
-                token=reader.vocabulary.word_of(word.token_id),
-                text=word.text,
-                log_probability=word.log_probability,
-            )
-            tokens.append(token)
-            yield token
+        try:
+            tokens = []
+            async for word in generation.words(cursor.state, request.max_tokens):
+                token = GeneratedToken(
+                    token=reader.vocabulary.word_of(word.token_id),
+                    text=word.text,
+                    log_probability=word.log_probability,
+                )
+                tokens.append(token)
+                yield token
+        finally:
+            caller().give_back(request.max_tokens - len(generation.ids))
         if request.commit:
             cursor = await after(reader, cursor, np.array(generation.ids, np.int32), list(generation.states))
         moved = moved_to(record, cursor)
@@ -205,7 +208,6 @@ class SessionService:
         if not await seen_through(self._store.replace(moved, kept_answer(once, answer))):
             standing = await self._load(record.session_id)
             raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
-        caller().give_back(request.max_tokens - len(tokens))
         yield answer
 
     async def _create(

@@ -25,6 +25,9 @@ REWINDABLE = 64
 LONGEST_TAIL = 2 * REWINDABLE
 """Ids kept since the anchor before it is moved on: then every token is read again once."""
 
+FURTHEST = 2**31 - 1
+"""The furthest position: what a session remembers has its places as int32."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cursor:

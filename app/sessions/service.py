@@ -45,7 +45,7 @@ from app.session_schemas import (
 )
 from app.sessions import blob, typed
 from app.sessions.commit import seen_through
-from app.sessions.cursor import Cursor, after, back_to
+from app.sessions.cursor import FURTHEST, Cursor, after, back_to
 from app.sessions.records import Idempotency, check_can_be_kept, cursor_of, kept_answer, memory_of, moved_to, replayed
 from app.sessions.store import SessionRecord, SessionStore
 from app.sessions.turns import Turns
@@ -100,6 +100,7 @@ class SessionService:
                     tokens = await model.service.reader.tokenise(("text",), request.text, 0, goes_on=True)
                     check_can_be_kept(once, len(tokens))
                     claim(len(tokens))
+                _check_room(cursor, len(tokens), "text")
                 return await typed.read_on(model, cursor, request, tokens, self._adaptation)
 
             return await self._change(session_id, AppendAnswer, work, once)
@@ -177,6 +178,7 @@ class SessionService:
         """Let a session's model write, and move the session."""
         cursor, reader = cursor_of(record), model.service.reader
         _expect(request.expected_position, cursor)
+        _check_room(cursor, request.max_tokens, "max_tokens")
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         generation = generation_of(reader, request, cursor, seed, self._adaptation)
         caller().charge(request.max_tokens)
@@ -275,6 +277,13 @@ def _expect(position: int | None, cursor: Cursor) -> None:
     if position is not None and position != cursor.position:
         raise PositionError(
             cursor.position, f"the session stands at {cursor.position}, not at {position}; nothing was changed"
+        )
+
+
+def _check_room(cursor: Cursor, tokens: int, field: str) -> None:
+    if cursor.position + tokens > FURTHEST:
+        raise FieldError(
+            (field,), f"a session goes as far as {FURTHEST} and this one stands at {cursor.position}; start another"
         )
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.reader import Reader
-from app.reading import no_ids
 from app.scoring import Floats, Ids, Scores
 
 if TYPE_CHECKING:
@@ -51,11 +50,6 @@ class Step:
     cursor: Cursor
     scores: Scores
     likely: Floats | None
-
-
-def at_start(reader: Reader) -> Cursor:
-    """Before the first token of a text."""
-    return Cursor(reader.root, 0, reader.root, 0, no_ids())
 
 
 async def from_start(reader: Reader, ids: Ids) -> Cursor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,6 @@ from tests.app.fakes import NumpyEngine, fake_model, small_vocabulary
 from tests.app.memory_store import MemoryStore
 from tests.app.serving import serving
 from tests.app.talking import append, close_to, create, post
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def sessions(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
-    """A ready service whose sessions are in `store`."""
-    with serving(store=store) as client:
-        yield client
 
 
 def test_words_are_written_on_the_same_for_a_seed_and_read_as_if_they_had_been_typed(sessions: TestClient) -> None:

@@ -27,7 +27,6 @@ from app.sessions.cursor import (
     REWINDABLE,
     Cursor,
     after,
-    at_start,
     back_to,
     from_start,
     read_on,
@@ -75,6 +74,11 @@ def run(work: Callable[[Reader], Awaitable[T]]) -> T:
             return await work(reader)
 
     return asyncio.run(main())
+
+
+def at_start(reader: Reader) -> Cursor:
+    """Before the first token of a text."""
+    return Cursor(reader.root, 0, reader.root, 0, as_ids([]))
 
 
 def check(cursor: Cursor, ids: list[int]) -> None:

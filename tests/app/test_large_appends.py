@@ -22,11 +22,6 @@ from tests.app.test_hostile_requests import IndifferentEngine
 
 
 @pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
 def client(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
     """A service whose engine reads a long text in a moment."""
     with serving(fake_model(build=IndifferentEngine), store=store) as ready:

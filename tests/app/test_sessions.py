@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,18 +20,6 @@ from tests.app.serving import make_app, ready, serving, starting
 from tests.app.talking import append, close_to, create, post
 
 WORDS = " ".join(CORPUS).split()
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def sessions(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
-    """A ready service whose sessions are in `store`."""
-    with serving(store=store) as client:
-        yield client
 
 
 def test_a_session_tells_where_it_stands_and_when_it_ends(sessions: TestClient) -> None:

@@ -99,10 +99,11 @@ class ChoiceWriter:
         self._tell = tell
         self._offset = len(prompt.text) if order.echo else 0
         self._after_blank = prompt.text[-1:].isspace()
-        self._count = 0
+        self.count = 0
+        """Tokens that were told of so far."""
 
-    async def write(self, state: Floats, likely: Floats, seed: int) -> int:
-        """Write on from the row [S] and the log-probabilities [V] after the prompt; how many tokens there are."""
+    async def write(self, state: Floats, likely: Floats, seed: int) -> None:
+        """Write on from the row [S] and the log-probabilities [V] after the prompt."""
         order, eos_id = self._order, self._vocabulary.eos_id
         line = line_of(self._prompt.ids, eos_id)
         writer = await aside(len(line), lambda: Writer(self._vocabulary, line.tolist()))
@@ -120,13 +121,14 @@ class ChoiceWriter:
             # A token's text is certain once the next one is known.
             self._hand_on(*text.push(token, self._without_blank(writer.push(token_id))))
             if text.stopped:
-                return self._end(FinishReason.STOP)
+                self._end(FinishReason.STOP)
+                return
             token, written = self._token(token_id, likely), written + 1
         ended = token_id == eos_id
         self._hand_on(*text.push(token, "" if ended else self._without_blank(writer.finish())))
         if not text.stopped:
             self._hand_on(*text.finish())
-        return self._end(FinishReason.STOP if ended or text.stopped else FinishReason.LENGTH)
+        self._end(FinishReason.STOP if ended or text.stopped else FinishReason.LENGTH)
 
     def _token(self, token_id: int, likely: Floats) -> Token:
         self._reader.metrics.tokens_generated.inc()
@@ -147,7 +149,7 @@ class ChoiceWriter:
 
     def _hand_on(self, text: str, tokens: Sequence[tuple[int, Token]]) -> None:
         """Tell of a piece that is certain."""
-        self._count += len(tokens)
+        self.count += len(tokens)
         columns = None
         if self._order.top is not None:
             columns = Logprobs(
@@ -159,9 +161,8 @@ class ChoiceWriter:
         if text or (columns is not None and tokens):
             self._tell(Choice(index=self._index, text=text, logprobs=columns, finish_reason=None))
 
-    def _end(self, reason: FinishReason) -> int:
+    def _end(self, reason: FinishReason) -> None:
         self._tell(self._order.end(self._index, reason))
-        return self._count
 
 
 def prompt_columns(vocabulary: Vocabulary, prompt: Prompt, scores: Scores, likeliest: Likeliest) -> Logprobs:

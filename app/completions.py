@@ -64,12 +64,15 @@ class Completions:
             prompts = await self._prompts(request, order)
             count = sum(len(prompt.ids) for prompt in prompts)
             claim(count + len(prompts) * order.choices * order.most)
-            written = sum(
+            writers: list[ChoiceWriter] = []
+            try:
                 await side_by_side(
-                    self._complete(prompt, order, index * order.choices, tell) for index, prompt in enumerate(prompts)
+                    self._complete(prompt, order, index * order.choices, tell, writers)
+                    for index, prompt in enumerate(prompts)
                 )
-            )
-            caller().give_back(len(prompts) * order.choices * order.most - written)
+            finally:
+                written = sum(writer.count for writer in writers)
+                caller().give_back(len(prompts) * order.choices * order.most - written)
             return Usage(prompt_tokens=count, completion_tokens=written, total_tokens=count + written)
 
     async def tokenise(self, text: str) -> list[int]:
@@ -111,8 +114,10 @@ class Completions:
             )
         return prompts
 
-    async def _complete(self, prompt: Prompt, order: Order, index: int, tell: Tell) -> int:
-        """The choices after one prompt, the first with `index`; how many tokens were written."""
+    async def _complete(
+        self, prompt: Prompt, order: Order, index: int, tell: Tell, writers: list[ChoiceWriter]
+    ) -> None:
+        """The choices after one prompt, the first with `index`; those who write them join `writers`."""
         indices = range(index, index + order.choices)
         scored = order.echo and order.top is not None
         result = await self._read(prompt, order, scored=scored) if scored or order.most else None
@@ -128,14 +133,11 @@ class Completions:
         if result is None or result.likely is None:
             for place in indices:
                 tell(order.end(place, FinishReason.LENGTH))
-            return 0
+            return
         state, likely = result.state, result.likely
-        return sum(
-            await side_by_side(
-                ChoiceWriter(self._reader, prompt, order, place, tell).write(state, likely, seed)
-                for place, seed in zip(indices, order.seeds(), strict=True)
-            )
-        )
+        mine = [ChoiceWriter(self._reader, prompt, order, place, tell) for place in indices]
+        writers += mine
+        await side_by_side(writer.write(state, likely, seed) for writer, seed in zip(mine, order.seeds(), strict=True))
 
     async def _read(self, prompt: Prompt, order: Order, *, scored: bool) -> Result:
         """Read a prompt to its end; its tokens are scored, or it is read on from where its beginning is known."""

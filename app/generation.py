@@ -7,8 +7,9 @@ is `app.sessions`' business.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from app.reader import Reader
 from app.sampling import Sampler
 from app.schemas import FinishReason
 from app.scoring import Floats, Ids
+from app.stop_texts import WholeTokens
 from app.writing import Writer
 
 Adapt = Callable[[Floats, Floats], Floats]
@@ -31,6 +33,14 @@ class Word:
     """Before the temperature it was drawn at."""
 
 
+class _Drawn(NamedTuple):
+    """A word that was drawn and read, and the row [S] after it."""
+
+    token_id: int
+    log_probability: float
+    state: Floats
+
+
 class Generation:
     """Draws words after `state`; what it has come to is in `ids`, `states` and `finish_reason`."""
 
@@ -40,7 +50,7 @@ class Generation:
         writer: Writer,
         sampler: Sampler,
         banned: Ids,
-        stops: Collection[int],
+        stops: Sequence[str],
         kept_states: int,
         adapt: Adapt,
     ) -> None:
@@ -53,30 +63,42 @@ class Generation:
         self._adapt = adapt
         self.ids: list[int] = []
         self.states: deque[Floats] = deque(maxlen=kept_states)
-        """Rows [S] after the last words."""
+        """Rows [S] after the last words that were told."""
         self.finish_reason = FinishReason.LENGTH
 
     async def words(self, state: Floats, most: int) -> AsyncIterator[Word]:
-        """Up to `most` words, each once its text is certain, which is when the next one is known."""
+        """Up to `most` words, each once it is certain: its text when the next one is known, and that no stop begins.
+
+        The first words of what there would be without stops, up to the one in which a stop begins.
+        """
         self.states.append(state)
         no_ids = np.empty(0, np.int32)
         result = await self._reader.read(state, no_ids, likely=True)
-        waiting: tuple[int, float] | None = None
-        while len(self.ids) < most:
+        tokens = WholeTokens[_Drawn](self._stops)
+        waiting: _Drawn | None = None
+        for _ in range(most):
             assert result.likely is not None
-            likely = self._adapt(self.states[-1], result.likely)
+            likely = self._adapt(state, result.likely)
             token_id = self._sampler.sample(likely, self._banned)
-            if token_id in self._stops:
-                self.finish_reason = FinishReason.STOP
-                break
             log_probability = float(likely[token_id])
             text = self._writer.push(token_id)
             if waiting is not None:
-                yield Word(waiting[0], text, waiting[1])
-            waiting = token_id, log_probability
-            result = await self._reader.read(self.states[-1], np.array([token_id], np.int32), likely=True)
-            self.states.append(result.state)
-            self.ids.append(token_id)
+                for word in self._told(tokens.push(waiting, text)):
+                    yield word
+            if tokens.stopped:
+                break
+            result = await self._reader.read(state, np.array([token_id], np.int32), likely=True)
+            state = result.state
+            waiting = _Drawn(token_id, log_probability, state)
             self._reader.metrics.tokens_generated.inc()
-        if waiting is not None:
-            yield Word(waiting[0], self._writer.finish(), waiting[1])
+        if waiting is not None and not tokens.stopped:
+            for word in self._told([*tokens.push(waiting, self._writer.finish()), *tokens.finish()]):
+                yield word
+        self.finish_reason = FinishReason.STOP if tokens.stopped else FinishReason.LENGTH
+
+    def _told(self, certain: Iterable[tuple[_Drawn, str]]) -> Iterator[Word]:
+        """Words that are certain, one by one part of what this has come to."""
+        for drawn, text in certain:
+            self.ids.append(drawn.token_id)
+            self.states.append(drawn.state)
+            yield Word(drawn.token_id, text, drawn.log_probability)

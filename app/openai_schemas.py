@@ -14,14 +14,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 from pydantic_core import PydanticCustomError
 
 from app.schemas import MOST_TEXTS, MOST_TOKENS, Answer, FinishReason, ModelName, Request, Text, whole
-from app.session_schemas import MAX_SEED, MAX_STOPS
+from app.session_schemas import MAX_SEED, MAX_STOPS, Stop
 
 MAX_COMPLETION = 4096
 """Most tokens written for a choice."""
 MAX_CHOICES = 16
 """Most choices for a prompt."""
 MAX_LOGPROBS = 5
-MAX_STOP_LENGTH = 1000
 MAX_ID = 2**31 - 1
 
 KINDS = {str: "texts", int: "ids", list: "lists"}
@@ -63,7 +62,6 @@ Prompt = Annotated[
         custom_error_message="A prompt should be a string, or a list, not empty, of strings, ids or lists of ids",
     ),
 ]
-Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Penalty = Annotated[Annotated[float, Field(ge=0, le=0), BeforeValidator(neutral)] | None, Field(description="Only 0.")]
 
 

@@ -133,7 +133,7 @@ class FinishReason(StrEnum):
     """Why there are no more words."""
 
     STOP = "stop"
-    """The next word was one to stop at; it was not read."""
+    """A text to stop before came, or for completions the end of the line."""
     LENGTH = "length"
     """As many as were asked for."""
 

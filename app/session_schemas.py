@@ -26,9 +26,11 @@ from app.schemas import (
 MAX_TTL = 30 * 24 * 3600
 MAX_GENERATED = 1000
 MAX_STOPS = 16
+MAX_STOP_LENGTH = 1000
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
+Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Position = Annotated[int, Field(ge=0), BeforeValidator(whole)]
 ExpectedPosition = Annotated[
     Position | None, Field(description="Refuse with 409, and change nothing, unless the session stands here.")
@@ -77,18 +79,21 @@ class ContinueRequest(Request):
         BeforeValidator(whole),
     ] = None
     stop: Annotated[
-        list[Text],
+        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)],
         Field(
             default_factory=list,
-            max_length=MAX_STOPS,
-            fail_fast=True,
-            description="Words before which to end; a newline is a line's end.",
+            description="Texts before which to end: before the word in which one begins. A newline is a line's end.",
         ),
     ]
     include_unk: Annotated[bool, Field(description="Let <unk> be written.")] = False
     stream: Annotated[bool, Field(description="Server-sent events `token` … `done` instead of one answer.")] = False
     commit: Annotated[bool, Field(description="Whether the session goes on after the words written.")] = True
     expected_position: ExpectedPosition = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The texts to end before."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop
 
 
 class Personal(Answer):

@@ -1,10 +1,11 @@
 """Text that ends before any of some given texts, handed on token by token as soon as it is certain.
 
-Boundary: tokens of any kind with the text of each in; text, and the tokens that begin in it, out.
+Boundary: tokens of any kind with the text of each in; text, and the tokens that begin in it, out; or whole tokens.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -47,6 +48,41 @@ class StopTexts(Generic[T]):
     def finish(self) -> tuple[str, list[tuple[int, T]]]:
         """What is kept back, at the end of all text, with every token that is left."""
         return self._text, self._tokens
+
+
+class WholeTokens(Generic[T]):
+    """The same for who cannot part a token: of one in which a stop text begins, nothing is handed on."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._text = StopTexts[T](stops)
+        self._certain = self._end = 0
+        """Characters that are certain, and that were taken."""
+        self._tokens: deque[tuple[int, T, str]] = deque()
+        """The tokens that are kept back, each with where it ends and its text."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text has come. Nothing may be pushed after it."""
+        return self._text.stopped
+
+    def push(self, token: T, text: str) -> list[tuple[T, str]]:
+        """Take a token and the text it adds; the tokens whose whole text is certain now, with that."""
+        self._end += len(text)
+        self._tokens.append((self._end, token, text))
+        certain, _ = self._text.push(token, text)
+        self._certain += len(certain)
+        return self._take(self._certain)
+
+    def finish(self) -> list[tuple[T, str]]:
+        """The tokens that are kept back, at the end of all text; none where a stop text has come."""
+        return [] if self.stopped else self._take(self._end)
+
+    def _take(self, certain: int) -> list[tuple[T, str]]:
+        taken = []
+        while self._tokens and self._tokens[0][0] <= certain:
+            _, token, text = self._tokens.popleft()
+            taken.append((token, text))
+        return taken
 
 
 def _overlap(text: str, stop: str) -> int:

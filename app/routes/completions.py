@@ -58,10 +58,9 @@ async def complete(body: CompletionRequest, request: Request) -> Response:
         return Response(await aside(size, answer.model_dump_json), media_type="application/json")
 
     async def write(tell: Tell[Piece]) -> None:
-        with chosen:
-            tell(await answering.write(body, tell))
+        tell(await answering.write(body, tell))
 
-    pieces = Running(write)
+    pieces = Running(write, held=chosen)
     tell_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     return EventSourceResponse(_events(await pieces.first(), pieces, answering.head(), request, tell_usage=tell_usage))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -20,19 +21,21 @@ from app.access.caller import caller, owned
 from app.access.middleware import SUBPROTOCOL
 from app.errors import TOLD, StartingError
 from app.problems import document_of, document_of_invalid
+from app.running import Running, Tell
 from app.schemas import Answer, Problem
 from app.session_schemas import (
     AppendFrame,
     CancelFrame,
+    ContinueAnswer,
     ContinueDone,
     ContinueFrame,
     Frame,
     GeneratedToken,
     RewindFrame,
+    SessionAnswer,
 )
 from app.sessions.records import Idempotency
 from app.sessions.service import SessionService
-from app.sessions.writing_on import last_of, running
 from app.tracing.current import part, set_status
 
 MOST_PENDING = 32
@@ -41,6 +44,10 @@ GOING_AWAY, NOT_TEXT, TRY_AGAIN = 1012, 1003, 1013
 """Close codes (RFC 6455, section 7.4, and what was registered since)."""
 
 router = APIRouter()
+
+WorkFrame = AppendFrame | RewindFrame | ContinueFrame
+Item = SessionAnswer | GeneratedToken
+"""What comes of a frame: of one that writes on as a stream its tokens first, and the answer."""
 
 _FRAMES: TypeAdapter[Any] = TypeAdapter(Frame)
 
@@ -84,8 +91,8 @@ class Conversation:
         self._count = 0
         self._left = False
         self._room = asyncio.Semaphore(MOST_PENDING)
-        self._tasks: dict[str | int, asyncio.Task[None]] = {}
-        """By the frame's id: the last where a client gave it to several."""
+        self._works: dict[str | int, Running[Item]] = {}
+        """What frames ask for, by their ids: the last where a client gave it to several."""
         self._working: set[asyncio.Task[None]] = set()
 
     async def take(self, text: str) -> None:
@@ -101,13 +108,14 @@ class Conversation:
             return
         if isinstance(frame, CancelFrame):
             self._room.release()
-            task = self._tasks.get(frame.target)
-            await self._send(frame.id, "cancel", {"target": frame.target, "cancelled": bool(task and task.cancel())})
+            await asyncio.sleep(0)  # What came just before has not begun yet.
+            work = self._works.get(frame.target)
+            stopping = work is not None and work.stop()
+            await self._send(frame.id, "cancel", {"target": frame.target, "cancelled": stopping})
             return
         task = asyncio.create_task(self._answer(frame, request_id))
-        self._tasks[frame.id] = task
         self._working.add(task)
-        task.add_done_callback(lambda _: self._done(frame.id, task))
+        task.add_done_callback(self._done)
 
     async def end(self) -> None:
         """Give up whatever is in work: nobody is there to be told."""
@@ -117,56 +125,57 @@ class Conversation:
         if self._working:
             await asyncio.wait(self._working)
 
-    def _done(self, frame_id: str | int, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None]) -> None:
         self._room.release()
         self._working.discard(task)
-        if self._tasks.get(frame_id) is task:
-            del self._tasks[frame_id]
 
-    async def _answer(self, frame: AppendFrame | RewindFrame | ContinueFrame, request_id: str) -> None:
-        """Do what a frame asks for and send what came of it."""
+    async def _answer(self, frame: WorkFrame, request_id: str) -> None:
+        """Do what a frame asks for and send what comes of it. Only the work can be given up, and no sending."""
         with part(f"frame {frame.type}"):
-            await self._do(frame, request_id)
+            work = self._works[frame.id] = Running(partial(self._work, frame))
+            try:
+                await self._tell(frame, work)
+            except asyncio.CancelledError:
+                if not self._left:
+                    await self._send(frame.id, "cancelled", {})
+            except WebSocketDisconnect:
+                self._left = True
+            except Exception as error:
+                await self._send(frame.id, "error", self._problem(error, request_id))
+            finally:
+                await work.close()
+                if self._works.get(frame.id) is work:
+                    del self._works[frame.id]
 
-    async def _do(self, frame: AppendFrame | RewindFrame | ContinueFrame, request_id: str) -> None:
-        try:
-            caller().begin()
-            if isinstance(frame, ContinueFrame) and frame.stream:
-                await self._write_on(frame)
-            else:
-                await self._send(frame.id, frame.type, await self._ask(frame))
-        except asyncio.CancelledError:
-            if not self._left:
-                await self._send(frame.id, "cancelled", {})
-        except WebSocketDisconnect:
-            self._left = True
-        except Exception as error:
-            if not isinstance(error, TOLD):
-                self._logger.error("failed", request_id=request_id, route="/sessions/{session_id}/stream", error=error)
-            document = document_of(error, request_id)
-            set_status(document.status)
-            await self._send(frame.id, "error", document)
-
-    async def _ask(self, frame: AppendFrame | RewindFrame | ContinueFrame) -> Answer:
+    async def _work(self, frame: WorkFrame, tell: Tell[Item]) -> None:
+        caller().begin()
         once = self._once(frame)
         if isinstance(frame, AppendFrame):
-            return await self._sessions.append(self._session_id, frame, once)
-        if isinstance(frame, RewindFrame):
-            return await self._sessions.rewind(self._session_id, frame, once)
-        return await last_of(self._sessions.write_on(self._session_id, frame, once))
+            tell(await self._sessions.append(self._session_id, frame, once))
+        elif isinstance(frame, RewindFrame):
+            tell(await self._sessions.rewind(self._session_id, frame, once))
+        else:
+            async for item in self._sessions.write_on(self._session_id, frame, once):
+                if frame.stream or isinstance(item, ContinueAnswer):
+                    tell(item)
 
-    async def _write_on(self, frame: ContinueFrame) -> None:
-        words = running(self._sessions.write_on(self._session_id, frame, self._once(frame)))
-        try:
-            item = await words.next()
-            while isinstance(item, GeneratedToken):
-                await self._send(frame.id, "token", item)
-                item = await words.next()
+    async def _tell(self, frame: WorkFrame, work: Running[Item]) -> None:
+        while isinstance(item := await work.next(), GeneratedToken):
+            await self._send(frame.id, "token", item)
+        if isinstance(frame, ContinueFrame) and frame.stream:
             await self._send(frame.id, "done", ContinueDone(**item.model_dump(exclude={"text", "tokens"})))
-        finally:
-            await words.close()
+        else:
+            await self._send(frame.id, frame.type, item)
 
-    def _once(self, frame: AppendFrame | RewindFrame | ContinueFrame) -> Idempotency | None:
+    def _problem(self, error: Exception, request_id: str) -> Problem:
+        """What to tell of an error; the log holds those that nobody meant to tell."""
+        if not isinstance(error, TOLD):
+            self._logger.error("failed", request_id=request_id, route="/sessions/{session_id}/stream", error=error)
+        document = document_of(error, request_id)
+        set_status(document.status)
+        return document
+
+    def _once(self, frame: WorkFrame) -> Idempotency | None:
         if frame.idempotency_key is None:
             return None
         told = f"{self._session_id}\0{frame.model_dump_json(exclude={'id', 'idempotency_key'})}"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +25,7 @@ import numpy as np
 
 from app.errors import BlobError
 from app.scoring import Floats, Ids
-from app.sessions.cursor import LONGEST_TAIL, Cursor
+from app.sessions.cursor import FURTHEST, LONGEST_TAIL, Cursor
 from app.sessions.memory import Memory
 
 VERSION, PERSONAL = 1, 2
@@ -81,9 +82,11 @@ def from_blob(data: bytes, state_size: int, hidden_size: int, vocabulary_size: i
     except ValueError:
         raise _unreadable() from None
     sound = (
-        0 <= anchor_position <= position
+        0 <= anchor_position <= position <= FURTHEST
+        and 0 < header.ttl < math.inf
         and len(tail) == position - anchor_position <= LONGEST_TAIL
-        and bool(np.isfinite(rows).all())
+        # A cell grows by one with a token at most. What is no number is not within bounds either.
+        and bool((np.abs(rows) <= FURTHEST).all())
         and bool(((tail >= 0) & (tail < vocabulary_size)).all())
         and (memory is None or memory.is_sound(hidden_size, vocabulary_size, position))
     )

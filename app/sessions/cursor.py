@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.reader import Reader
-from app.reading import no_ids
 from app.scoring import Floats, Ids, Scores
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ REWINDABLE = 64
 """Positions that a session can go back from where it stands, at least; to its start if that is nearer."""
 LONGEST_TAIL = 2 * REWINDABLE
 """Ids kept since the anchor before it is moved on: then every token is read again once."""
+
+FURTHEST = 2**31 - 1
+"""The furthest position: what a session remembers has its places as int32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,6 @@ class Step:
     cursor: Cursor
     scores: Scores
     likely: Floats | None
-
-
-def at_start(reader: Reader) -> Cursor:
-    """Before the first token of a text."""
-    return Cursor(reader.root, 0, reader.root, 0, no_ids())
 
 
 async def from_start(reader: Reader, ids: Ids) -> Cursor:

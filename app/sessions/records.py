@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from app.errors import IdempotencyError
+from app.errors import FieldError, IdempotencyError
 from app.session_schemas import SessionAnswer
 from app.sessions.cursor import Cursor
 from app.sessions.memory import Memory
@@ -21,6 +21,8 @@ A = TypeVar("A", bound=SessionAnswer)
 
 KEY_SECONDS = 24 * 3600.0
 """How long the answer to a key is kept."""
+MOST_KEPT_TOKENS = 16_384
+"""Tokens of the longest answer that is kept: about 2 MB of JSON."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,16 @@ def moved_to(record: SessionRecord, cursor: Cursor) -> SessionRecord:
         personal=cursor.memory.to_bytes() if cursor.memory else b"",
         expires_at=time.time() + record.ttl,
     )
+
+
+def check_can_be_kept(once: Idempotency | None, tokens: int) -> None:
+    """Raise `FieldError` where the answer to a text of so many tokens is too large to be kept under its key."""
+    if once is not None and tokens > MOST_KEPT_TOKENS:
+        raise FieldError(
+            ("text",),
+            f"the answer to {tokens} tokens is too large to be kept under an Idempotency-Key, which is for at most "
+            f"{MOST_KEPT_TOKENS} at a time; append the text in parts, or without a key",
+        )
 
 
 def kept_answer(once: Idempotency | None, answer: SessionAnswer) -> StoredAnswer | None:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,8 +29,8 @@ from app.errors import (
 )
 from app.models.registry import Registry
 from app.models.running import RunningModel
-from app.personal import NO_WORDS, Adaptation
-from app.scored_text import ScoredText
+from app.personal import Adaptation
+from app.reader import aside
 from app.session_schemas import (
     MAX_SEED,
     MAX_TTL,
@@ -42,10 +43,10 @@ from app.session_schemas import (
     RewindRequest,
     SessionAnswer,
 )
-from app.sessions import adapting, blob
-from app.sessions.cursor import Cursor, after, back_to, from_start, read_on
-from app.sessions.memory import own_words_of
-from app.sessions.records import Idempotency, cursor_of, kept_answer, memory_of, moved_to, replayed
+from app.sessions import blob, typed
+from app.sessions.commit import seen_through
+from app.sessions.cursor import FURTHEST, Cursor, after, back_to
+from app.sessions.records import Idempotency, check_can_be_kept, cursor_of, kept_answer, memory_of, moved_to, replayed
 from app.sessions.store import SessionRecord, SessionStore
 from app.sessions.turns import Turns
 from app.sessions.writing_on import generation_of
@@ -78,11 +79,7 @@ class SessionService:
                 claim(len(tokens))
 
                 async def cursor() -> Cursor:
-                    if request.personal:
-                        return await adapting.start(
-                            reader, tokens.ids, own_words_of(request.text, tokens), self._adaptation
-                        )
-                    return await from_start(reader, tokens.ids)
+                    return await typed.begin(reader, request, tokens, self._adaptation)
 
                 return await self._create(model, cursor, request.ttl or self._default_ttl, once)
 
@@ -99,21 +96,12 @@ class SessionService:
             async def work(model: RunningModel, cursor: Cursor) -> tuple[Cursor, dict[str, Any]]:
                 nonlocal tokens
                 _expect(request.expected_position, cursor)
-                reader = model.service.reader
                 if tokens is None:
-                    tokens = await reader.tokenise(("text",), request.text, 0, goes_on=True)
+                    tokens = await model.service.reader.tokenise(("text",), request.text, 0, goes_on=True)
+                    check_can_be_kept(once, len(tokens))
                     claim(len(tokens))
-                own = NO_WORDS
-                if cursor.memory is None:
-                    step = await read_on(reader, cursor, tokens.ids)
-                else:
-                    typed = own_words_of(request.text, tokens)
-                    step, own = await adapting.read_on(reader, cursor, tokens.ids, typed, self._adaptation)
-                assert step.likely is not None
-                predictions = model.service.suggestions.best(step.likely, request, own)
-                scored = ScoredText(request.text, tokens, step.scores)
-                read = list(scored.token_scores(reader.vocabulary))
-                return step.cursor, {"tokens": read, "predictions": predictions}
+                _check_room(cursor, len(tokens), "text")
+                return await typed.read_on(model, cursor, request, tokens, self._adaptation)
 
             return await self._change(session_id, AppendAnswer, work, once)
 
@@ -190,18 +178,22 @@ class SessionService:
         """Let a session's model write, and move the session."""
         cursor, reader = cursor_of(record), model.service.reader
         _expect(request.expected_position, cursor)
+        _check_room(cursor, request.max_tokens, "max_tokens")
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         generation = generation_of(reader, request, cursor, seed, self._adaptation)
         caller().charge(request.max_tokens)
-        tokens = []
-        async for word in generation.words(cursor.state, request.max_tokens):
-            token = GeneratedToken(
-                token=reader.vocabulary.word_of(word.token_id),
-                text=word.text,
-                log_probability=word.log_probability,
-            )
-            tokens.append(token)
-            yield token
+        try:
+            tokens = []
+            async for word in generation.words(cursor.state, request.max_tokens):
+                token = GeneratedToken(
+                    token=reader.vocabulary.word_of(word.token_id),
+                    text=word.text,
+                    log_probability=word.log_probability,
+                )
+                tokens.append(token)
+                yield token
+        finally:
+            caller().give_back(request.max_tokens - len(generation.ids))
         if request.commit:
             cursor = await after(reader, cursor, np.array(generation.ids, np.int32), list(generation.states))
         moved = moved_to(record, cursor)
@@ -215,10 +207,9 @@ class SessionService:
             seed=seed,
             committed=request.commit,
         )
-        if not await self._store.replace(moved, kept_answer(once, answer)):
+        if not await seen_through(self._store.replace(moved, kept_answer(once, answer))):
             standing = await self._load(record.session_id)
             raise PositionError(standing.position, "the session was changed meanwhile; ask again from there")
-        caller().give_back(request.max_tokens - len(tokens))
         yield answer
 
     async def _create(
@@ -233,7 +224,7 @@ class SessionService:
             record = moved_to(blank, await make())
             answer = self._answer(SessionAnswer, model, record)
             try:
-                await self._store.create(record, kept_answer(once, answer))
+                await seen_through(self._store.create(record, kept_answer(once, answer)))
             except AnswerExistsError as error:
                 return replayed(error.answer, once, SessionAnswer)
             return answer
@@ -242,16 +233,18 @@ class SessionService:
         """Move a session by `work`, which is done again where another server was faster."""
         name = owned(session_id)
         async with self._turns.take(name):
-            if kept := await self._kept(once, kind):
-                return kept
+            if known := await self._kept(once, kind):
+                return known
             while True:
                 record = await self._load(name)
                 with self._models.of_bundle(record.bundle) as model:
                     cursor, fields = await work(model, cursor_of(record))
                     moved = moved_to(record, cursor)
-                    answer = self._answer(kind, model, moved, **fields)
+                    size = len(fields.get("tokens", ()))
+                    answer = await aside(size, partial(self._answer, kind, model, moved, **fields))
+                    kept = await aside(size, partial(kept_answer, once, answer))
                     try:
-                        if await self._store.replace(moved, kept_answer(once, answer)):
+                        if await seen_through(self._store.replace(moved, kept)):
                             return answer
                     except AnswerExistsError as error:
                         return replayed(error.answer, once, kind)
@@ -284,6 +277,13 @@ def _expect(position: int | None, cursor: Cursor) -> None:
     if position is not None and position != cursor.position:
         raise PositionError(
             cursor.position, f"the session stands at {cursor.position}, not at {position}; nothing was changed"
+        )
+
+
+def _check_room(cursor: Cursor, tokens: int, field: str) -> None:
+    if cursor.position + tokens > FURTHEST:
+        raise FieldError(
+            (field,), f"a session goes as far as {FURTHEST} and this one stands at {cursor.position}; start another"
         )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.errors import StoreError
@@ -155,27 +157,29 @@ def _prepare(connection: sqlite3.Connection, path: Path, deadline: float) -> Non
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _writing(connection):
         if _is_empty(connection):
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 def _bring_up(connection: sqlite3.Connection) -> None:
     """Make the present format of an older one, or leave it as it was."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _writing(connection):
         # Another process may have been faster.
         while (found := _number(connection, "user_version")) in _CHANGES:
             connection.execute(_CHANGES[found])
             connection.execute(f"PRAGMA user_version = {found + 1}")
+
+
+@contextmanager
+def _writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that is committed at the end of the block, or undone."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

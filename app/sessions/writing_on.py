@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 
-from app.errors import FieldError
 from app.generation import Generation
 from app.personal import Adaptation
 from app.reader import Reader
@@ -20,7 +19,6 @@ from app.session_schemas import ContinueAnswer, ContinueRequest, GeneratedToken
 from app.sessions.adapting import recalled
 from app.sessions.cursor import REWINDABLE, Cursor
 from app.writing import Writer
-from model.vocabulary import Vocabulary
 
 Item = GeneratedToken | ContinueAnswer
 
@@ -46,7 +44,7 @@ def running(written: AsyncIterator[Item]) -> Running[Item]:
 def generation_of(
     reader: Reader, request: ContinueRequest, cursor: Cursor, seed: int, adaptation: Adaptation
 ) -> Generation:
-    """What draws the words that are asked for, from where a session stands; `FieldError` for stops that are none."""
+    """What draws the words that are asked for, from where a session stands."""
     vocabulary = reader.vocabulary
     banned = [] if request.include_unk else [vocabulary.unk_id]
     return Generation(
@@ -54,19 +52,7 @@ def generation_of(
         Writer(vocabulary, cursor.tail.tolist()),
         Sampler(request.temperature, request.top_k, request.top_p, seed),
         np.array(banned, np.int32),
-        _stops(vocabulary, request.stop),
+        request.stops,
         REWINDABLE + 1,
         recalled(reader, cursor, adaptation),
     )
-
-
-def _stops(vocabulary: Vocabulary, words: list[str]) -> frozenset[int]:
-    """Ids of the words to stop before, in the corpus's spelling or as people write them."""
-    found: set[int] = set()
-    for index, word in enumerate(words):
-        ids = [vocabulary.eos_id] if word == "\n" else vocabulary.completions(word).tolist()
-        ids = [token_id for token_id in ids if word == "\n" or vocabulary.surface(token_id) == word]
-        if not ids:
-            raise FieldError(("stop", index), "stop at single words that the model knows, or at a newline")
-        found.update(ids)
-    return frozenset(found)

@@ -42,6 +42,6 @@ class WriteOptions(TypedDict, total=False):
     top_k: int | None
     top_p: float
     seed: int | None
-    stop: list[str]
+    stop: str | list[str]
     include_unk: bool
     commit: bool

@@ -9,6 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.settings import Settings
+from tests.app.memory_store import MemoryStore
+from tests.app.personal import SETTINGS
 from tests.app.serving import serving
 
 
@@ -27,6 +29,26 @@ def _default_settings() -> Iterator[None]:
 def client(_default_settings: None) -> Iterator[TestClient]:
     """A client of a ready service with default settings, one for all tests of a file."""
     with serving() as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def store() -> MemoryStore:
+    """Where the sessions of a file's tests are."""
+    return MemoryStore()
+
+
+@pytest.fixture(scope="module")
+def sessions(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
+    """A client of a ready service whose sessions are in `store`."""
+    with serving(store=store) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def learning(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
+    """The same of one whose personal sessions show what they learn in a few words."""
+    with serving(store=store, **SETTINGS) as ready:
         yield ready
 
 

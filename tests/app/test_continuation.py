@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,18 +13,6 @@ from tests.app.fakes import NumpyEngine, fake_model, small_vocabulary
 from tests.app.memory_store import MemoryStore
 from tests.app.serving import serving
 from tests.app.talking import append, close_to, create, post
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def sessions(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
-    """A ready service whose sessions are in `store`."""
-    with serving(store=store) as client:
-        yield client
 
 
 def test_words_are_written_on_the_same_for_a_seed_and_read_as_if_they_had_been_typed(sessions: TestClient) -> None:
@@ -56,19 +44,93 @@ def test_temperature_zero_writes_the_likeliest_words(sessions: TestClient) -> No
     assert written["tokens"][0]["token"] == likeliest
 
 
-def test_writing_ends_before_a_stop_word_which_is_not_read(sessions: TestClient) -> None:
+def ended(free: dict[str, Any], stops: list[str]) -> list[dict[str, Any]]:
+    """The tokens of a continuation that end before the first text to stop before is complete; all where none comes."""
+    text = free["text"]
+    found = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    ends = itertools.accumulate(len(token["text"]) for token in free["tokens"])
+    return [token for token, end in zip(free["tokens"], ends, strict=True) if not found or end <= min(found)[1]]
+
+
+@pytest.mark.parametrize("is_personal", [False, True])
+def test_writing_ends_before_the_word_in_which_a_stop_text_begins_and_the_session_stands_there(
+    sessions: TestClient, store: MemoryStore, is_personal: bool
+) -> None:
+    def fork() -> str:
+        session_id: str = sessions.post(f"/sessions/{origin}/fork").json()["session_id"]
+        return session_id
+
+    origin = create(sessions, "the harbour", personal=is_personal)
+    fields: dict[str, Any] = {"max_tokens": 30, "seed": 49}
+    free = post(sessions, f"/sessions/{fork()}/continue", **fields)
+    text = free["text"]
+    assert len(text) > 60
+    assert "\n" in text
+    for start in range(0, len(text) - 9, 3):
+        for stops in ([text[start : start + 2]], ["unheard-of", text[start : start + 9]]):
+            session_id = fork()
+            written = post(sessions, f"/sessions/{session_id}/continue", stop=stops, **fields)
+            expected = ended(free, stops)
+            assert (written["finish_reason"], written["tokens"]) == ("stop", expected)
+            assert written["text"] == "".join(token["text"] for token in expected)
+            assert not any(stop in written["text"] for stop in stops)
+            assert written["position"] == 2 + len(expected)
+            # It goes on as one that was told to write so many words and no more.
+            other = fork()
+            if expected:
+                post(sessions, f"/sessions/{other}/continue", max_tokens=len(expected), seed=49)
+            assert store.records[session_id].state == store.records[other].state
+            assert store.records[session_id].tail == store.records[other].tail
+            assert store.records[session_id].anchor == store.records[other].anchor
+
+
+def test_one_text_to_stop_before_may_be_given_alone_and_streams_and_frames_end_as_the_answer_does(
+    sessions: TestClient,
+) -> None:
     session_id = create(sessions, "the harbour")
-    free = post(sessions, f"/sessions/{session_id}/continue", max_tokens=30, seed=3, commit=False)
-    assert (free["committed"], free["position"]) == (False, 2)
-    stop = free["tokens"][5]["token"]
-    first = [token["token"] for token in free["tokens"]].index(stop)
-    word = {"<eos>": "\n", "@-@": "-", "@,@": ",", "@.@": "."}.get(stop, stop)
-    stopped = post(sessions, f"/sessions/{session_id}/continue", max_tokens=30, seed=3, stop=[word])
-    assert stopped["finish_reason"] == "stop"
-    assert stopped["position"] <= 2 + first
-    assert stop not in [token["token"] for token in stopped["tokens"]]
-    problem = post(sessions, f"/sessions/{session_id}/continue", 422, stop=["unheard-of"])
-    assert problem["errors"][0]["pointer"] == "#/stop/0"
+    path, fields = f"/sessions/{session_id}/continue", dict[str, Any](max_tokens=30, seed=3, commit=False)
+    free = post(sessions, path, **fields)
+    stop = free["text"][20:26]
+    whole = post(sessions, path, stop=[stop], **fields)
+    assert 0 < len(whole["tokens"]) < 30
+    assert post(sessions, path, stop=stop, **fields)["tokens"] == whole["tokens"]
+    *tokens, (last, done) = events(sessions.post(path, json={"stop": stop, "stream": True, **fields}))
+    assert [data for _, data in tokens] == whole["tokens"]
+    assert (last, done["finish_reason"]) == ("done", "stop")
+    with sessions.websocket_connect(f"/sessions/{session_id}/stream") as socket:
+        socket.send_json({"id": 1, "type": "continue", "stop": stop, **fields})
+        assert socket.receive_json()["tokens"] == whole["tokens"]
+    # A text that does not come changes nothing.
+    assert post(sessions, path, stop="unheard-of", **fields)["tokens"] == free["tokens"]
+
+
+def test_a_stop_text_far_back_leaves_a_session_that_can_be_rewound_as_ever(
+    sessions: TestClient, store: MemoryStore
+) -> None:
+    origin = create(sessions, "the harbour " * 70)
+    forks = [sessions.post(f"/sessions/{origin}/fork").json()["session_id"] for _ in range(3)]
+    free = post(sessions, f"/sessions/{forks[0]}/continue", max_tokens=300, seed=5)
+    stop = free["text"][-900:]
+    told = ended(free, [stop])
+    assert 70 < len(told) < 230
+    written = post(sessions, f"/sessions/{forks[1]}/continue", max_tokens=300, seed=5, stop=stop)
+    assert written["tokens"] == told
+    post(sessions, f"/sessions/{forks[2]}/continue", max_tokens=len(told), seed=5)
+    assert store.records[forks[1]].anchor == store.records[forks[2]].anchor
+    back = written["position"] - 64
+    answers = []
+    for session_id in forks[1:]:
+        post(sessions, f"/sessions/{session_id}/rewind", position=back)
+        answers.append(append(sessions, session_id)["predictions"])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("stop", ["", [""], ["a"] * 17, 5, ["a" * 1001], "\ud800"])
+def test_what_is_no_text_to_stop_before_is_refused(sessions: TestClient, stop: Any) -> None:
+    path = f"/sessions/{create(sessions, 'the')}/continue"
+    problem = sessions.post(path, content=json.dumps({"stop": stop}), headers={"Content-Type": "application/json"})
+    assert problem.status_code == 422
+    assert all(error["pointer"].startswith("#/stop") for error in problem.json()["errors"])
 
 
 def test_a_session_that_does_not_commit_stays_where_it_is(sessions: TestClient, store: MemoryStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -20,7 +21,16 @@ from app.prefix_cache import PrefixCache
 from app.reader import Reader, RequestLimits
 from app.scheduler import Scheduler
 from app.sessions.blob import Moved, from_blob, to_blob
-from app.sessions.cursor import LONGEST_TAIL, REWINDABLE, Cursor, after, at_start, back_to, from_start, read_on
+from app.sessions.cursor import (
+    FURTHEST,
+    LONGEST_TAIL,
+    REWINDABLE,
+    Cursor,
+    after,
+    back_to,
+    from_start,
+    read_on,
+)
 from app.sessions.memory import Memory
 from tests.app.fakes import Floats, Ids, NumpyEngine, small_vocabulary
 
@@ -64,6 +74,11 @@ def run(work: Callable[[Reader], Awaitable[T]]) -> T:
             return await work(reader)
 
     return asyncio.run(main())
+
+
+def at_start(reader: Reader) -> Cursor:
+    """Before the first token of a text."""
+    return Cursor(reader.root, 0, reader.root, 0, as_ids([]))
 
 
 def check(cursor: Cursor, ids: list[int]) -> None:
@@ -195,6 +210,13 @@ def resealed(**changes: Any) -> bytes:
         (resealed(tail=as_ids([SIZE] * 5)), ENGINE.state_size),
         (resealed(tail=as_ids([-1] * 5)), ENGINE.state_size),
         (resealed(state=np.full(ENGINE.state_size, np.nan, np.float32)), ENGINE.state_size),
+        (resealed(state=np.full(ENGINE.state_size, -np.inf, np.float32)), ENGINE.state_size),
+        (resealed(anchor=np.full(ENGINE.state_size, -3e38, np.float32)), ENGINE.state_size),
+        (resealed(position=FURTHEST + 1, anchor_position=FURTHEST - 4), ENGINE.state_size),
+        (resealed(position=10**30 + 5, anchor_position=10**30), ENGINE.state_size),
+        (to_blob(dataclasses.replace(moved(), ttl=math.nan)), ENGINE.state_size),
+        (to_blob(dataclasses.replace(moved(), ttl=math.inf)), ENGINE.state_size),
+        (to_blob(dataclasses.replace(moved(), ttl=-1.0)), ENGINE.state_size),
         (resealed(), ENGINE.state_size + 1),
         (resealed(), ENGINE.state_size * 2),
         (resealed(position=4 + 129, tail=as_ids([1] * 129)), ENGINE.state_size),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from fastapi.testclient import TestClient
 
 from app.errors import StoreError
@@ -14,7 +12,7 @@ from app.sessions.memory import LONGEST_OWN, MOST_OWN
 from tests.app.access.keys import guarded, make_key
 from tests.app.fakes import LogLines, NumpyEngine, fake_model, small_vocabulary
 from tests.app.memory_store import MemoryStore
-from tests.app.personal import SETTINGS, WINDOW, personal
+from tests.app.personal import WINDOW, personal
 from tests.app.serving import serving
 from tests.app.talking import append, post
 from tests.app.traced import tracing
@@ -23,38 +21,26 @@ VOCABULARY = small_vocabulary()
 BLOB = {"Content-Type": "application/octet-stream"}
 
 
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def client(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
-    """A ready service whose sessions are in `store`."""
-    with serving(store=store, **SETTINGS) as ready:
-        yield ready
-
-
-def test_a_request_that_fails_or_is_repeated_teaches_nothing(client: TestClient, store: MemoryStore) -> None:
-    session_id = personal(client, "the harbour")
+def test_a_request_that_fails_or_is_repeated_teaches_nothing(learning: TestClient, store: MemoryStore) -> None:
+    session_id = personal(learning, "the harbour")
     path = f"/sessions/{session_id}"
     before = store.records[session_id]
-    post(client, f"{path}/append", 409, text="Zog", expected_position=7)
-    post(client, f"{path}/append", 422, text="Zog", k=0)
+    post(learning, f"{path}/append", 409, text="Zog", expected_position=7)
+    post(learning, f"{path}/append", 422, text="Zog", k=0)
     store.fail = StoreError("somewhere", "is full", "make room")
     try:
-        post(client, f"{path}/append", 503, text="Zog")
+        post(learning, f"{path}/append", 503, text="Zog")
     finally:
         store.fail = None
     assert store.records[session_id] == before
-    first = post(client, f"{path}/append", key="personal-1", text="Zog")
+    first = post(learning, f"{path}/append", key="personal-1", text="Zog")
     learnt = store.records[session_id]
-    assert post(client, f"{path}/append", key="personal-1", text="Zog") == first
+    assert post(learning, f"{path}/append", key="personal-1", text="Zog") == first
     assert store.records[session_id] == learnt
     assert first["personal"] == {"tokens": 3, "own_words": 1}
-    started = post(client, "/sessions", 201, key="personal-2", text="the Zog", personal=True)
-    assert post(client, "/sessions", 201, key="personal-2", text="the Zog", personal=True) == started
-    assert "another request" in post(client, "/sessions", 422, key="personal-2", text="the Zog")["detail"]
+    started = post(learning, "/sessions", 201, key="personal-2", text="the Zog", personal=True)
+    assert post(learning, "/sessions", 201, key="personal-2", text="the Zog", personal=True) == started
+    assert "another request" in post(learning, "/sessions", 422, key="personal-2", text="the Zog")["detail"]
 
 
 def test_an_engine_that_fails_on_the_way_teaches_nothing() -> None:
@@ -75,37 +61,37 @@ def test_an_engine_that_fails_on_the_way_teaches_nothing() -> None:
         assert append(client, session_id, "is")["position"] == 3
 
 
-def test_so_much_is_remembered_and_no_more_however_much_is_typed(client: TestClient, store: MemoryStore) -> None:
+def test_so_much_is_remembered_and_no_more_however_much_is_typed(learning: TestClient, store: MemoryStore) -> None:
     long_word = "x" * (LONGEST_OWN + 1)
-    session_id = personal(client, " ".join(f"w{n}" for n in range(3000)) + f" {long_word}")
+    session_id = personal(learning, " ".join(f"w{n}" for n in range(3000)) + f" {long_word}")
     engine = NumpyEngine(len(VOCABULARY))
     most = (WINDOW + LONGEST_TAIL) * (engine.hidden_size + 8) + (MOST_OWN + LONGEST_TAIL) * (4 + LONGEST_OWN + 1)
     assert len(store.records[session_id].personal) < most + 12
-    answer = append(client, session_id, " ".join(f"v{n}" for n in range(700)), k=100)
+    answer = append(learning, session_id, " ".join(f"v{n}" for n in range(700)), k=100)
     assert answer["personal"] == {"tokens": WINDOW, "own_words": MOST_OWN}
     assert len(store.records[session_id].personal) < most + 12
     assert long_word not in [it["word"] for it in answer["predictions"]]
-    assert append(client, session_id, prefix="v199")["predictions"] == []
-    assert append(client, session_id, prefix="v200")["predictions"][0]["word"] == "v200"
+    assert append(learning, session_id, prefix="v199")["predictions"] == []
+    assert append(learning, session_id, prefix="v200")["predictions"][0]["word"] == "v200"
 
 
-def test_what_was_learnt_goes_with_its_session(client: TestClient, store: MemoryStore) -> None:
-    session_id = personal(client, "the Zog")
+def test_what_was_learnt_goes_with_its_session(learning: TestClient, store: MemoryStore) -> None:
+    session_id = personal(learning, "the Zog")
     assert b"Zog" in store.records[session_id].personal
-    assert client.delete(f"/sessions/{session_id}").status_code == 204
+    assert learning.delete(f"/sessions/{session_id}").status_code == 204
     assert session_id not in store.records
-    assert client.get(f"/sessions/{session_id}/export").status_code == 404
+    assert learning.get(f"/sessions/{session_id}/export").status_code == 404
 
 
-def test_an_exported_memory_is_cut_to_what_the_server_keeps_and_damage_is_refused(client: TestClient) -> None:
-    session_id = personal(client, "the Zog is small " * 30)
-    blob = client.get(f"/sessions/{session_id}/export").content
+def test_an_exported_memory_is_cut_to_what_the_server_keeps_and_damage_is_refused(learning: TestClient) -> None:
+    session_id = personal(learning, "the Zog is small " * 30)
+    blob = learning.get(f"/sessions/{session_id}/export").content
     assert blob[8:10] == b"\2\0"
     with serving(personal_window=1) as smaller:
         moved = smaller.post("/sessions/import", content=blob, headers=BLOB).json()
         assert moved["personal"] == {"tokens": 1, "own_words": 1}
     damaged = blob[:-40] + b"Z" + blob[-39:]
-    refused = client.post("/sessions/import", content=damaged, headers=BLOB)
+    refused = learning.post("/sessions/import", content=damaged, headers=BLOB)
     assert refused.status_code == 422
     assert "cut or altered" in refused.json()["detail"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,12 @@ from hypothesis import strategies as st
 
 from tests.app.fakes import CORPUS, NumpyEngine, small_vocabulary
 from tests.app.memory_store import MemoryStore
-from tests.app.personal import SETTINGS, THETA, WEIGHT, WINDOW, personal
-from tests.app.serving import serving
+from tests.app.personal import THETA, WEIGHT, WINDOW, personal
 from tests.app.talking import append, create, post
 
 WORDS = " ".join(CORPUS).split()
 VOCABULARY = small_vocabulary()
 BLOB = {"Content-Type": "application/octet-stream"}
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def client(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
-    """A ready service whose sessions are in `store`."""
-    with serving(store=store, **SETTINGS) as ready:
-        yield ready
 
 
 def by_the_equations(text: str, prefix: str = "") -> tuple[list[tuple[float, int]], dict[str, float]]:
@@ -82,10 +68,10 @@ def mixture(
 TEXT = "Zog said , the harbour is small ; Zog did leave the Mirabelle .\nthe Mirabelle and Zog left , said Zog"
 
 
-def test_what_is_appended_is_scored_and_what_comes_next_suggested_by_the_equations(client: TestClient) -> None:
-    session_id, tokens = personal(client), []
+def test_what_is_appended_is_scored_and_what_comes_next_suggested_by_the_equations(learning: TestClient) -> None:
+    session_id, tokens = personal(learning), []
     for text in TEXT.split(" "):
-        answer = append(client, session_id, text, k=100, include_special=True)
+        answer = append(learning, session_id, text, k=100, include_special=True)
         tokens += answer["tokens"]
     scores, words = by_the_equations(TEXT)
     assert len(tokens) == len(scores)
@@ -104,12 +90,12 @@ def shown(answer: dict[str, Any]) -> dict[str, float]:
     return {it["word"] if it["token"] == "<unk>" else it["token"]: it["probability"] for it in answer["predictions"]}
 
 
-def test_a_word_outside_the_vocabulary_comes_back_by_its_beginning_and_without_it(client: TestClient) -> None:
-    session_id = personal(client, "Zanzibarra is small , and 1984 §§ unheard-of\nthe lights of")
-    plain = create(client, "Zanzibarra is small , and 1984 §§ unheard-of\nthe lights of")
+def test_a_word_outside_the_vocabulary_comes_back_by_its_beginning_and_without_it(learning: TestClient) -> None:
+    session_id = personal(learning, "Zanzibarra is small , and 1984 §§ unheard-of\nthe lights of")
+    plain = create(learning, "Zanzibarra is small , and 1984 §§ unheard-of\nthe lights of")
 
     def words(prefix: str, **fields: Any) -> list[str]:
-        return [it["word"] for it in append(client, session_id, prefix=prefix, k=100, **fields)["predictions"]]
+        return [it["word"] for it in append(learning, session_id, prefix=prefix, k=100, **fields)["predictions"]]
 
     assert {"Zanzibarra", "unheard", "1984"} <= set(words(""))
     assert "§§" not in words("")
@@ -117,23 +103,23 @@ def test_a_word_outside_the_vocabulary_comes_back_by_its_beginning_and_without_i
     assert words("zanx") == words("ZAN") == []
     assert set(words("19")) == {"1984"}
     assert "<unk>" in words("", include_special=True)
-    assert [it["word"] for it in append(client, plain, prefix="zan")["predictions"]] == []
+    assert [it["word"] for it in append(learning, plain, prefix="zan")["predictions"]] == []
 
 
-def test_every_answer_of_a_personal_session_says_so_and_what_it_remembers(client: TestClient) -> None:
-    started = post(client, "/sessions", 201, text="the Zog is small", personal=True)
+def test_every_answer_of_a_personal_session_says_so_and_what_it_remembers(learning: TestClient) -> None:
+    started = post(learning, "/sessions", 201, text="the Zog is small", personal=True)
     path = f"/sessions/{started['session_id']}"
     told = {"tokens": 4, "own_words": 1}
-    assert started["personal"] == client.get(path).json()["personal"] == told
+    assert started["personal"] == learning.get(path).json()["personal"] == told
     more = {"tokens": 6, "own_words": 2}
-    assert append(client, started["session_id"], "but Mirabelle")["personal"] == more
-    assert client.post(f"{path}/fork").json()["personal"] == more
-    assert post(client, f"{path}/continue", max_tokens=2)["personal"] == more
-    stream = client.post(f"{path}/continue", json={"max_tokens": 2, "stream": True}).text
+    assert append(learning, started["session_id"], "but Mirabelle")["personal"] == more
+    assert learning.post(f"{path}/fork").json()["personal"] == more
+    assert post(learning, f"{path}/continue", max_tokens=2)["personal"] == more
+    stream = learning.post(f"{path}/continue", json={"max_tokens": 2, "stream": True}).text
     done = json.loads(stream.rpartition("event: done\ndata: ")[2])
     assert done["personal"] == more
-    assert post(client, f"{path}/rewind", position=4)["personal"] == told
-    with client.websocket_connect(f"{path}/stream") as socket:
+    assert post(learning, f"{path}/rewind", position=4)["personal"] == told
+    with learning.websocket_connect(f"{path}/stream") as socket:
         for frame in ({"type": "append", "text": "Marlowe"}, {"type": "continue", "stream": True, "max_tokens": 1}):
             socket.send_json({"id": 1, **frame})
             while (answer := socket.receive_json())["type"] == "token":
@@ -143,22 +129,22 @@ def test_every_answer_of_a_personal_session_says_so_and_what_it_remembers(client
         assert socket.receive_json()["personal"] == {"tokens": 0, "own_words": 0}
 
 
-def test_a_session_that_is_not_personal_is_to_the_byte_what_it_was(client: TestClient, store: MemoryStore) -> None:
+def test_a_session_that_is_not_personal_is_to_the_byte_what_it_was(learning: TestClient, store: MemoryStore) -> None:
     for fields in ({}, {"personal": False}):
-        session_id = create(client, "the Zog is", **fields)
+        session_id = create(learning, "the Zog is", **fields)
         path = f"/sessions/{session_id}"
         standing = ["model", "session_id", "position", "earliest_position", "expires_at"]
-        assert list(client.get(path).json()) == standing
-        assert list(append(client, session_id, "Zog")) == [*standing, "tokens", "predictions"]
+        assert list(learning.get(path).json()) == standing
+        assert list(append(learning, session_id, "Zog")) == [*standing, "tokens", "predictions"]
         written = ["text", "tokens", "finish_reason", "seed", "committed"]
-        assert list(post(client, f"{path}/continue", max_tokens=1)) == [*standing, *written]
+        assert list(post(learning, f"{path}/continue", max_tokens=1)) == [*standing, *written]
         assert store.records[session_id].personal == b""
-        exported = client.get(f"{path}/export").content
+        exported = learning.get(f"{path}/export").content
         assert exported[8:10] == b"\1\0"
         assert b"personal" not in exported
-    before = post(client, "/predict", text="the Zog is Zog")
-    personal(client, "the Zog is Zog")
-    assert post(client, "/predict", text="the Zog is Zog") == before
+    before = post(learning, "/predict", text="the Zog is Zog")
+    personal(learning, "the Zog is Zog")
+    assert post(learning, "/predict", text="the Zog is Zog") == before
 
 
 typing = st.lists(st.sampled_from([*WORDS, "\n", "Zog", "unheard-of", "Mirabelle"]), max_size=90)
@@ -167,28 +153,28 @@ typing = st.lists(st.sampled_from([*WORDS, "\n", "Zog", "unheard-of", "Mirabelle
 @settings(max_examples=15, deadline=None)
 @given(words=typing, cuts=st.lists(st.integers(0, 90), max_size=5), data=st.data())
 def test_any_cuts_retyping_forks_and_moves_leave_what_the_text_typed_at_once_leaves(
-    client: TestClient, store: MemoryStore, words: list[str], cuts: list[int], data: st.DataObject
+    learning: TestClient, store: MemoryStore, words: list[str], cuts: list[int], data: st.DataObject
 ) -> None:
-    whole = personal(client)
-    at_once = append(client, whole, " ".join(words), k=100)
-    session_id = personal(client)
+    whole = personal(learning)
+    at_once = append(learning, whole, " ".join(words), k=100)
+    session_id = personal(learning)
     tokens: list[Any] = []
     edges = sorted({0, len(words), *(min(cut, len(words)) for cut in cuts)})
     for start, stop in itertools.pairwise(edges):
-        answer = append(client, session_id, " ".join(words[start:stop]))
+        answer = append(learning, session_id, " ".join(words[start:stop]))
         back = data.draw(st.integers(answer["earliest_position"], answer["position"]))
         # Of what was typed astray nothing stays.
-        append(client, session_id, "Astray lights")
-        post(client, f"/sessions/{session_id}/rewind", position=answer["position"])
-        session_id = client.post(f"/sessions/{session_id}/fork").json()["session_id"]
-        post(client, f"/sessions/{session_id}/rewind", position=back)
+        append(learning, session_id, "Astray lights")
+        post(learning, f"/sessions/{session_id}/rewind", position=answer["position"])
+        session_id = learning.post(f"/sessions/{session_id}/fork").json()["session_id"]
+        post(learning, f"/sessions/{session_id}/rewind", position=back)
         tokens = [*tokens, *answer["tokens"]][:back]
         again = retyped(words[:stop], back)
-        tokens += append(client, session_id, again)["tokens"]
-        blob = client.get(f"/sessions/{session_id}/export").content
-        session_id = client.post("/sessions/import", content=blob, headers=BLOB).json()["session_id"]
-    for other in (session_id, personal(client, " ".join(words))):
-        end = append(client, other, k=100)
+        tokens += append(learning, session_id, again)["tokens"]
+        blob = learning.get(f"/sessions/{session_id}/export").content
+        session_id = learning.post("/sessions/import", content=blob, headers=BLOB).json()["session_id"]
+    for other in (session_id, personal(learning, " ".join(words))):
+        end = append(learning, other, k=100)
         assert shown(end) == pytest.approx(shown(at_once), abs=1e-5)
         assert end["personal"] == at_once["personal"]
     assert [(it["token"], it["rank"]) for it in tokens] == [(it["token"], it["rank"]) for it in at_once["tokens"]]
@@ -203,39 +189,39 @@ def retyped(words: list[str], position: int) -> str:
     return text[tokens.starts[position] :] if position < len(tokens) else ""
 
 
-def test_going_back_forgets_what_was_typed_since(client: TestClient, store: MemoryStore) -> None:
-    session_id = personal(client, "the harbour")
-    before = append(client, session_id, k=50)
-    append(client, session_id, "Zog Zog is Zog")
-    assert post(client, f"/sessions/{session_id}/rewind", position=2)["personal"] == {"tokens": 2, "own_words": 0}
-    assert append(client, session_id, k=50)["predictions"] == before["predictions"]
+def test_going_back_forgets_what_was_typed_since(learning: TestClient, store: MemoryStore) -> None:
+    session_id = personal(learning, "the harbour")
+    before = append(learning, session_id, k=50)
+    append(learning, session_id, "Zog Zog is Zog")
+    assert post(learning, f"/sessions/{session_id}/rewind", position=2)["personal"] == {"tokens": 2, "own_words": 0}
+    assert append(learning, session_id, k=50)["predictions"] == before["predictions"]
     assert b"Zog" not in store.records[session_id].personal
 
 
-def test_a_fork_learns_for_itself(client: TestClient) -> None:
-    session_id = personal(client, "the Zog")
-    fork = client.post(f"/sessions/{session_id}/fork").json()["session_id"]
-    append(client, fork, "Mirabelle")
-    assert append(client, session_id, prefix="mir")["predictions"] == []
-    assert [it["word"] for it in append(client, fork, prefix="zo")["predictions"]] == ["Zog"]
+def test_a_fork_learns_for_itself(learning: TestClient) -> None:
+    session_id = personal(learning, "the Zog")
+    fork = learning.post(f"/sessions/{session_id}/fork").json()["session_id"]
+    append(learning, fork, "Mirabelle")
+    assert append(learning, session_id, prefix="mir")["predictions"] == []
+    assert [it["word"] for it in append(learning, fork, prefix="zo")["predictions"]] == ["Zog"]
 
 
 def test_words_are_drawn_by_the_same_probabilities_and_what_the_model_wrote_is_not_learnt(
-    client: TestClient, store: MemoryStore
+    learning: TestClient, store: MemoryStore
 ) -> None:
     text = "Zog is small , the boats leave the harbour"
-    session_id = personal(client, text)
-    fork = client.post(f"/sessions/{session_id}/fork").json()["session_id"]
-    written = post(client, f"/sessions/{session_id}/continue", max_tokens=1, seed=3)
+    session_id = personal(learning, text)
+    fork = learning.post(f"/sessions/{session_id}/fork").json()["session_id"]
+    written = post(learning, f"/sessions/{session_id}/continue", max_tokens=1, seed=3)
     [token] = written["tokens"]
     _, words = by_the_equations(text)
     assert token["log_probability"] == pytest.approx(math.log(words[token["token"]]), abs=1e-4)
-    best = post(client, f"/sessions/{fork}/continue", max_tokens=1, temperature=0, commit=False)["tokens"][0]["token"]
+    best = post(learning, f"/sessions/{fork}/continue", max_tokens=1, temperature=0, commit=False)["tokens"][0]["token"]
     vocabulary = {word: value for word, value in words.items() if word in VOCABULARY.words and word != "<unk>"}
     assert best == max(vocabulary, key=lambda word: vocabulary[word])
-    longer = post(client, f"/sessions/{session_id}/continue", max_tokens=90, seed=4)
+    longer = post(learning, f"/sessions/{session_id}/continue", max_tokens=90, seed=4)
     assert longer["position"] == written["position"] + 90
     assert longer["personal"] == written["personal"] == {"tokens": 9, "own_words": 1}
     assert store.records[session_id].personal == store.records[fork].personal
-    back = post(client, f"/sessions/{session_id}/rewind", position=9)
+    back = post(learning, f"/sessions/{session_id}/rewind", position=9)
     assert back["personal"] == longer["personal"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,24 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
+from app.sessions.cursor import FURTHEST
 from tests.app.fakes import CORPUS, Gate, LogLines, NumpyEngine, fake_model
 from tests.app.memory_store import MemoryStore
 from tests.app.serving import make_app, ready, serving, starting
 from tests.app.talking import append, close_to, create, post
 
 WORDS = " ".join(CORPUS).split()
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def sessions(store: MemoryStore, _default_settings: None) -> Iterator[TestClient]:
-    """A ready service whose sessions are in `store`."""
-    with serving(store=store) as client:
-        yield client
 
 
 def test_a_session_tells_where_it_stands_and_when_it_ends(sessions: TestClient) -> None:
@@ -145,6 +133,26 @@ def test_a_session_taken_along_goes_on_as_it_would_have(sessions: TestClient) ->
         assert refused.status_code == 422
         assert "cut or altered" in refused.json()["detail"]
         assert elsewhere.post("/sessions/import", content=blob.content).status_code == 415
+
+
+@pytest.mark.parametrize("is_personal", [False, True])
+def test_a_session_at_the_furthest_place_is_taken_along_and_goes_no_further(
+    sessions: TestClient, store: MemoryStore, is_personal: bool
+) -> None:
+    session_id = create(sessions, "the harbour is", personal=is_personal)
+    record = store.records[session_id]
+    far = dataclasses.replace(record, position=FURTHEST - 1, anchor_position=FURTHEST - 4)
+    store.records[session_id] = far
+    path = f"/sessions/{session_id}"
+    problem = post(sessions, f"{path}/append", 422, text="small ,")
+    assert (problem["errors"][0]["pointer"], f"as far as {FURTHEST}" in problem["detail"]) == ("#/text", True)
+    assert post(sessions, f"{path}/continue", 422, max_tokens=2)["errors"][0]["pointer"] == "#/max_tokens"
+    assert store.records[session_id] == far
+    assert append(sessions, session_id, "small")["position"] == FURTHEST
+    blob = sessions.get(f"{path}/export").content
+    response = sessions.post("/sessions/import", content=blob, headers={"Content-Type": "application/octet-stream"})
+    moved = response.json()["session_id"]
+    assert post(sessions, f"/sessions/{moved}/rewind", position=FURTHEST - 2)["position"] == FURTHEST - 2
 
 
 def test_a_session_of_another_bundle_is_409_that_says_so(sessions: TestClient, store: MemoryStore) -> None:

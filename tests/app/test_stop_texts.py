@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.stop_texts import StopTexts
+from app.stop_texts import StopTexts, WholeTokens
 
 pieces = st.lists(st.text("ab ", max_size=4), max_size=8)
 stops = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3)
@@ -41,3 +41,20 @@ def test_text_ends_before_the_first_stop_text_and_tokens_stand_where_they_begin(
         sum(map(len, pieces[:number])) + len(piece) - len(piece.lstrip(" ")) for number, piece in enumerate(pieces)
     ]
     assert tokens == [(start, number) for number, start in enumerate(starts) if start < end or not complete]
+
+
+@given(pieces=pieces, stops=stops)
+def test_whole_tokens_are_those_that_end_before_the_first_stop_text(pieces: list[str], stops: list[str]) -> None:
+    tokens, text = WholeTokens[int](stops), StopTexts[int](stops)
+    taken, certain = [], ""
+    for number, piece in enumerate(pieces):
+        taken += tokens.push(number, piece)
+        certain += text.push(number, piece)[0]
+        assert tokens.stopped == text.stopped
+        # As many as end in what is certain, and as soon as it is.
+        ends = [len("".join(pieces[: place + 1])) for place in range(number + 1)]
+        assert taken == [(place, pieces[place]) for place, end in enumerate(ends) if end <= len(certain)]
+        if tokens.stopped:
+            assert tokens.finish() == []
+            return
+    assert [*taken, *tokens.finish()] == list(enumerate(pieces))

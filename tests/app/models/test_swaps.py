@@ -41,6 +41,7 @@ def test_the_default_moves_to_a_new_version_and_sessions_stay_on_the_old_one(hou
         assert append(client, session, "leave")["model"]["sha256"] == old
         client.delete(f"/sessions/{session}")
         until(lambda: not looks.now.retired)
+        until(lambda: bool(house.logs.events("a model was freed")))  # Said once it is closed.
         assert [line["sha256"] for line in house.logs.events("a model was freed")] == [old]
 
 

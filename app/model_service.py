@@ -124,9 +124,15 @@ class ModelService:
 
     def _perplexity_answer(self, request: PerplexityRequest, scored: Sequence[ScoredText]) -> PerplexityAnswer:
         results = [
-            text.answer(self.vocabulary, tokens=request.return_tokens, words=request.return_words) for text in scored
+            text.answer(
+                self.vocabulary,
+                tokens=request.return_tokens,
+                words=request.return_words,
+                oov_penalty=request.oov_penalty,
+            )
+            for text in scored
         ]
-        total = score_of(scoring.total([text.likelihood for text in scored]))
+        total = score_of(scoring.total([text.likelihood for text in scored]), request.oov_penalty)
         if request.is_one_text:
             return PerplexityAnswer(model=self.identity, results=results, total=total, perplexity=total.perplexity)
         return PerplexityAnswer(model=self.identity, results=results, total=total)

@@ -63,6 +63,8 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+MOST_OOV_PENALTY = 1000
+"""Nats, beyond any that a spelling can cost."""
 ModelName = Annotated[Text | None, Field(description="Which model is to answer, by its name; the default one.")]
 
 
@@ -95,6 +97,14 @@ class PerplexityRequest(Request):
     return_tokens: Annotated[bool, Field(description="Also return every token's score.")] = False
     return_words: Annotated[bool, Field(description="Also return every typed word's score.")] = False
     include_eos: Annotated[bool, Field(description="Score the <eos> that ends each text.")] = True
+    oov_penalty: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=MOST_OOV_PENALTY,
+            description="Nats for each token that is not in the vocabulary. With it, answers have a score.",
+        ),
+    ] = None
     model: ModelName = None
 
     @model_validator(mode="after")
@@ -178,6 +188,10 @@ class Score(Answer):
     log_likelihood: Annotated[float, Field(description="Natural logarithm, summed over the tokens.")]
     token_count: Annotated[int, Field(description="Tokens scored.")]
     oov_count: Annotated[int, Field(description="Tokens scored that are not in the vocabulary.")]
+    score: Annotated[
+        float | None,
+        Field(description="With oov_penalty: log_likelihood - oov_penalty * oov_count, to rank by, highest first."),
+    ] = None
 
 
 class TextScore(Score):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from app.asking import Bundle, Json, ask
+from app.schemas import MOST_OOV_PENALTY
 from model.command_line import examples, printable
 from model.errors import ConfigurationError, TextError
 from model.files import decode_text, read_text, written_atomically
@@ -54,6 +55,14 @@ def score_command(
     ] = False,
     lines: Annotated[bool, typer.Option("--lines", help="Show the perplexity of every line, not words.")] = False,
     include_eos: Annotated[bool, typer.Option("--eos/--no-eos", help="Score the <eos> that ends a text.")] = True,
+    oov_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS",
+            help="Add a score to rank by: the log-likelihood less this for each unknown token. "
+            "With --lines, --json or --ray.",
+        ),
+    ] = None,
     on_ray: Annotated[
         bool,
         typer.Option("--ray", help="Score each text of a corpus on all cores, or on a Ray cluster (RAY_ADDRESS)."),
@@ -75,15 +84,19 @@ def score_command(
     With --ray, a row is a text of a corpus: figures as Parquet, in a folder.
     The same command goes on where it was interrupted.
     """
+    if oov_penalty is not None and not 0 <= oov_penalty <= MOST_OOV_PENALTY:
+        raise ConfigurationError(f"--oov-penalty is {oov_penalty:g}; give nats from 0 to {MOST_OOV_PENALTY}")
     if on_ray:
         if each_line or lines:
             raise ConfigurationError("--ray scores every text as a whole; leave --each-line and --lines away")
         from app.corpus.command import score_corpus  # noqa: PLC0415 - another command in all but its name
 
-        score_corpus(files, out, include_eos=include_eos, as_json=json, bundle=bundle)
+        score_corpus(files, out, include_eos=include_eos, oov_penalty=oov_penalty, as_json=json, bundle=bundle)
         return
     if out is not None and lines and not json:
         raise ConfigurationError("--lines shows a table in the terminal; leave --out away, or give --json too")
+    if oov_penalty is not None and not (lines or json):
+        raise ConfigurationError("--oov-penalty adds a score of lines or texts, not words; give --lines or --json too")
     texts = _texts(files)
 
     async def work(service: ModelService) -> None:
@@ -98,9 +111,9 @@ def score_command(
         with destination as file:
             tsv = None if json or table else WordsTsv(file, several=several)
             sheet: Format = tsv or (
-                Json(file, model, eos_id, lines=lines, several=several)
+                Json(file, model, eos_id, lines=lines, several=several, oov_penalty=oov_penalty)
                 if json
-                else LinesTable(model, eos_id, several=several)
+                else LinesTable(model, eos_id, several=several, oov_penalty=oov_penalty)
             )
             sums: list[Likelihood] = []
             with _progress(texts, hidden=out is None and not table) as advance:

@@ -75,8 +75,18 @@ class WordsTsv:
 class Json:
     """One document: the model, every word or every line, and the figures of all texts together."""
 
-    def __init__(self, out: TextIO, model: ModelIdentity, eos_id: int, *, lines: bool, several: bool) -> None:
+    def __init__(
+        self,
+        out: TextIO,
+        model: ModelIdentity,
+        eos_id: int,
+        *,
+        lines: bool,
+        several: bool,
+        oov_penalty: float | None = None,
+    ) -> None:
         self._out = out
+        self._oov_penalty = oov_penalty
         self._eos_id = eos_id
         self._lines = lines
         self._several = several
@@ -94,46 +104,55 @@ class Json:
     def end(self, total: Likelihood) -> None:
         """Write the figures."""
         self._out.write(f"{self._before}\n  ]")
-        for name, value in score_of(total).model_dump().items():
+        for name, value in self._figures(total).items():
             self._out.write(f',\n  "{name}": {json.dumps(value)}')
         self._out.write("\n}\n")
 
     def _entries_of_lines(self, piece: Piece) -> Iterator[dict[str, Any]]:
         for number, line in piece.lines(self._eos_id):
-            yield {"line": number, **score_of(line.likelihood).model_dump()}
+            yield {"line": number, **self._figures(line.likelihood)}
+
+    def _figures(self, likelihood: Likelihood) -> dict[str, Any]:
+        return score_of(likelihood, self._oov_penalty).model_dump(exclude_unset=True)
 
 
 class LinesTable:
     """A table of the lines that are not blank, for people."""
 
-    def __init__(self, model: ModelIdentity, eos_id: int, *, several: bool) -> None:
+    def __init__(self, model: ModelIdentity, eos_id: int, *, several: bool, oov_penalty: float | None = None) -> None:
         self._eos_id = eos_id
         self._several = several
+        self._oov_penalty = oov_penalty
         self._table = Table(*(["file"] if several else []), caption=f"{shown(model.name)}, {model.precision}")
-        for name in ("line", "tokens", "unknown", "perplexity"):
-            self._table.add_column(name, justify="right")
+        score = () if oov_penalty is None else ("score",)
+        for name in ("line", "tokens", "unknown", "log-likelihood", "perplexity", *score):
+            self._table.add_column(name, justify="right", min_width=len(name))
         self._table.add_column("text", overflow="ellipsis", no_wrap=True)
 
     def add(self, file: str, piece: Piece) -> None:
         """Add its lines."""
         name = [shown(file)] if self._several else []
         for number, line in piece.lines(self._eos_id):
-            self._table.add_row(*name, str(number), *_cells(line.likelihood), shown(line.text[:WIDEST]))
+            self._table.add_row(*name, str(number), *self._cells(line.likelihood), shown(line.text[:WIDEST]))
 
     def end(self, total: Likelihood) -> None:
         """Print it."""
         self._table.add_section()
-        self._table.add_row(*([""] if self._several else []), "all", *_cells(total), style="bold")
+        self._table.add_row(*([""] if self._several else []), "all", *self._cells(total), style="bold")
         print_table(self._table)
+
+    def _cells(self, figures: Likelihood) -> Iterator[str]:
+        yield str(figures.token_count)
+        yield str(figures.oov_count)
+        yield f"{figures.log_likelihood:.2f}"
+        yield in_digits(figures.perplexity)
+        if self._oov_penalty is not None:
+            yield f"{figures.score(self._oov_penalty):.2f}"
 
 
 def _entries_of_words(piece: Piece) -> Iterator[dict[str, Any]]:
     for word in piece.words():
         yield {"line": word.line, "position": word.position, **asdict(word.score)}
-
-
-def _cells(figures: Likelihood) -> tuple[str, str, str]:
-    return str(figures.token_count), str(figures.oov_count), in_digits(figures.perplexity)
 
 
 def in_digits(perplexity: float | None) -> str:

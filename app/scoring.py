@@ -53,6 +53,14 @@ class Likelihood:
         """Of the tokens in the vocabulary."""
         return perplexity(self.known_log_likelihood, self.token_count - self.oov_count)
 
+    def score(self, oov_penalty: float) -> float:
+        """What texts are ranked by: the log-likelihood less a penalty, in nats, for each token outside the vocabulary.
+
+        All words outside it share one probability, so each of them seems likelier than it is; the penalty stands for
+        what its spelling would cost.
+        """
+        return self.log_likelihood - oov_penalty * self.oov_count
+
 
 def likelihood(log_probabilities: Floats, unknown: npt.NDArray[np.bool_]) -> Likelihood:
     """Sum up tokens (both [n]); `unknown` marks those that are not in the vocabulary."""

@@ -31,6 +31,7 @@ class ScoreOptions(TypedDict, total=False):
     return_tokens: bool
     return_words: bool
     include_eos: bool
+    oov_penalty: float | None
     model: str | None
 
 

@@ -130,6 +130,20 @@ def test_each_line_can_be_a_text_of_its_own(
     assert document["perplexity"] == pytest.approx(asked(texts=[line for line in lines if line])["total"]["perplexity"])
 
 
+def test_a_penalty_for_unknown_words_gives_every_line_and_all_together_a_score(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lines = ["the harbour is small", "the Zanzibar is Zanzibarra"]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    arguments = ["score", tmp_path / "text.txt", "--each-line", "--lines", "--oov-penalty", "2.5"]
+    assert run(monkeypatch, *arguments, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    answer = asked(texts=lines, oov_penalty=2.5)
+    assert [line["score"] for line in document["lines"]] == pytest.approx([one["score"] for one in answer["results"]])
+    assert document["score"] == pytest.approx(answer["total"]["score"])
+    assert document["score"] == pytest.approx(document["log_likelihood"] - 5)
+
+
 def test_several_files_are_named_and_each_starts_afresh(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -177,6 +191,9 @@ def test_a_file_is_written_whole_or_not_at_all(
         (["-", "-"], "standard input can be read once; give - once"),
         (["text.txt", "--out", "none/words.tsv"], "none/words.tsv cannot be written: No such file or directory; "),
         (["text.txt", "--lines", "--out", "x"], "--lines shows a table in the terminal; "),
+        (["text.txt", "--oov-penalty", "6"], "--oov-penalty adds a score of lines or texts, not words; "),
+        (["text.txt", "--lines", "--oov-penalty", "-1"], "--oov-penalty is -1; give nats from 0 to 1000"),
+        (["text.txt", "--lines", "--oov-penalty", "nan"], "--oov-penalty is nan; give nats from 0 to 1000"),
         (["\x1b[2J\n.txt"], "\N{REPLACEMENT CHARACTER}[2J .txt cannot be read: No such file or directory"),
     ],
 )

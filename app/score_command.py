@@ -33,6 +33,7 @@ EXAMPLES = examples(
     "pru score story.txt > story.tsv",
     "pru score --each-line sentences.txt --out sentences.tsv",
     "pru score --lines story.txt",
+    "pru score --each-line --lines --oov-penalty 6 candidates.txt",
     "echo 'It was raining when we left.' | pru score -",
     "pru score corpus.jsonl --ray --out scored",
 )
@@ -53,7 +54,14 @@ def score_command(
     each_line: Annotated[
         bool, typer.Option("--each-line", help="Every line is a text of its own, as isolated sentences are.")
     ] = False,
-    lines: Annotated[bool, typer.Option("--lines", help="Show the perplexity of every line, not words.")] = False,
+    lines: Annotated[
+        bool,
+        typer.Option(
+            "--lines",
+            help="A row for every line, not word. Each is scored as what follows the lines before it; "
+            "with --each-line by itself, as candidates are.",
+        ),
+    ] = False,
     include_eos: Annotated[bool, typer.Option("--eos/--no-eos", help="Score the <eos> that ends a text.")] = True,
     oov_penalty: Annotated[
         float | None,
@@ -70,7 +78,7 @@ def score_command(
     json: Json = False,
     bundle: Bundle = None,
 ) -> None:
-    """Write the surprisal of every word of a text, as TSV.
+    """Write the surprisal of every word of a text, or figures of every line, as TSV.
 
     A row is a word as typed, between blanks. line and position (its number in
     the line) count from 1; start and end are its place in the file, in code
@@ -78,7 +86,8 @@ def score_command(
     model reads it as; oov is 1 where the vocabulary lacks one of them.
 
     A word is predicted from all before it in its file. Line ends are scored
-    too, for the perplexity, and have no row. A word with a quotation mark is
+    too, for the perplexity, and have no row. With --lines a row is a line, its
+    end with it: a table in a terminal, else TSV. A word with a quotation mark is
     quoted as R and pandas expect; U+FFFD stands for control characters.
 
     With --ray, a row is a text of a corpus: figures as Parquet, in a folder.
@@ -93,28 +102,29 @@ def score_command(
 
         score_corpus(files, out, include_eos=include_eos, oov_penalty=oov_penalty, as_json=json, bundle=bundle)
         return
-    if out is not None and lines and not json:
-        raise ConfigurationError("--lines shows a table in the terminal; leave --out away, or give --json too")
     if oov_penalty is not None and not (lines or json):
         raise ConfigurationError("--oov-penalty adds a score of lines or texts, not words; give --lines or --json too")
     texts = _texts(files)
 
     async def work(service: ModelService) -> None:
         from app.long_text import score_each_line, score_text  # noqa: PLC0415 - loaded with the model, after errors
-        from app.score_formats import Format, Json, LinesTable, WordsTsv  # noqa: PLC0415
+        from app.score_formats import Format, Json, LinesTable, LinesTsv, Tsv, WordsTsv  # noqa: PLC0415
         from app.scoring import total  # noqa: PLC0415
 
         model, eos_id, several = service.identity, service.vocabulary.eos_id, len(texts) > 1
         score = score_each_line if each_line else score_text
-        table = lines and not json
+        table = lines and not json and out is None and sys.stdout.isatty()
         destination = nullcontext(sys.stdout) if table else _destination(out)
         with destination as file:
-            tsv = None if json or table else WordsTsv(file, several=several)
-            sheet: Format = tsv or (
-                Json(file, model, eos_id, lines=lines, several=several, oov_penalty=oov_penalty)
-                if json
-                else LinesTable(model, eos_id, several=several, oov_penalty=oov_penalty)
-            )
+            sheet: Format
+            if json:
+                sheet = Json(file, model, eos_id, lines=lines, several=several, oov_penalty=oov_penalty)
+            elif table:
+                sheet = LinesTable(model, eos_id, several=several, oov_penalty=oov_penalty)
+            elif lines:
+                sheet = LinesTsv(file, eos_id, several=several, oov_penalty=oov_penalty)
+            else:
+                sheet = WordsTsv(file, several=several)
             sums: list[Likelihood] = []
             with _progress(texts, hidden=out is None and not table) as advance:
                 for name, text in texts:
@@ -123,8 +133,8 @@ def score_command(
                         sums = [total([*sums, piece.scored.likelihood])]
             whole = total(sums)
             sheet.end(whole)
-        if tsv:
-            _say(model.name, model.precision, tsv.count, whole)
+        if isinstance(sheet, Tsv):
+            _say(model.name, model.precision, f"{sheet.count:,} {sheet.rows}", whole)
 
     ask(work, bundle=bundle)
 
@@ -178,9 +188,9 @@ def _progress(texts: list[tuple[str, str]], *, hidden: bool) -> Iterator[Callabl
         yield lambda characters: progress.advance(task, characters)
 
 
-def _say(model: str, precision: str, words: int, whole: Likelihood) -> None:
+def _say(model: str, precision: str, rows: str, whole: Likelihood) -> None:
     """One line on standard error that sums up what was written."""
     from app.score_formats import in_digits  # noqa: PLC0415
 
     figures = f"{whole.token_count:,} tokens, {whole.oov_count:,} unknown, perplexity {in_digits(whole.perplexity)}"
-    print(printable(f"{model}, {precision}: {words:,} words, {figures}"), file=sys.stderr)
+    print(printable(f"{model}, {precision}: {rows}, {figures}"), file=sys.stderr)

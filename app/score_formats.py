@@ -1,4 +1,4 @@
-"""What scored texts look like: a TSV of words, a table of lines, or one JSON document of either.
+"""What scored texts look like: a TSV of words or lines, a table of lines, or one JSON document of words or lines.
 
 Boundary: scored pieces in, text out as they come; only the table waits for the last. Of a text nothing is written that
 a terminal would obey.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, TextIO
 
@@ -22,7 +23,10 @@ from app.terminal import print_table, shown
 
 WIDEST = 1000
 """Characters of a line that a table is given: more than the widest terminal has room for."""
+NARROWEST = {"log-\nlikelihood": 10, "score": 8}
+"""Characters of a table's column, where they are not those of its name."""
 COLUMNS = ("line", "position", "word", "start", "end", "surprisal", "token_count", "oov")
+LINE_COLUMNS = ("line", "token_count", "oov_count", "log_likelihood", "perplexity")
 
 _OBEYED = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 """Control characters, and those that turn the direction of what follows."""
@@ -39,37 +43,76 @@ class Format(Protocol):
         """Write what comes last."""
 
 
-class WordsTsv:
-    """A row for every word, columns as R's `read.delim` and pandas' `read_csv(sep="\\t")` expect them."""
+class Tsv(ABC):
+    """Rows that stand for themselves, as R's `read.delim` and pandas' `read_csv(sep="\\t")` read them."""
 
-    def __init__(self, out: TextIO, *, several: bool) -> None:
+    rows: str
+    """What they are of."""
+
+    def __init__(self, out: TextIO, columns: Sequence[str], *, several: bool) -> None:
         """`several`: whether a first column names the file."""
         self._rows = csv.writer(out, dialect="excel-tab", lineterminator="\n")
-        self._header = [*(["file"] if several else []), *COLUMNS]
+        self._header = [*(["file"] if several else []), *columns]
         self._several = several
         self.count = 0
-        """Words so far."""
+        """Rows so far."""
 
     def add(self, file: str, piece: Piece) -> None:
-        """Write its words."""
+        """Write its rows."""
         self._begin()
         name = [file.translate(_HARMLESS)] if self._several else []
+        for cells in self._cells(piece):
+            self._rows.writerow((*name, *cells))
+            self.count += 1
+
+    def end(self, total: Likelihood) -> None:
+        """Nothing comes after the rows."""
+        self._begin()
+
+    @abstractmethod
+    def _cells(self, piece: Piece) -> Iterator[tuple[object, ...]]:
+        """The rows of a piece."""
+
+    def _begin(self) -> None:
+        """Write what comes first, where nothing was written yet: what fails before there is a row writes nothing."""
+        if self._header:
+            self._rows.writerow(self._header)
+            self._header = []
+
+
+class WordsTsv(Tsv):
+    """A row for every word."""
+
+    rows = "words"
+
+    def __init__(self, out: TextIO, *, several: bool) -> None:
+        super().__init__(out, COLUMNS, several=several)
+
+    def _cells(self, piece: Piece) -> Iterator[tuple[object, ...]]:
         for word in piece.words():
             score = word.score
             typed = score.word.translate(_HARMLESS)
             figures = (score.start, score.end, f"{score.surprisal:.6f}", score.token_count, int(score.oov))
-            self._rows.writerow((*name, word.line, word.position, typed, *figures))
-            self.count += 1
+            yield (word.line, word.position, typed, *figures)
 
-    def end(self, total: Likelihood) -> None:
-        """Nothing comes after the words."""
-        self._begin()
 
-    def _begin(self) -> None:
-        """Write what comes first, where nothing was written yet: what fails before there is a word writes nothing."""
-        if self._header:
-            self._rows.writerow(self._header)
-            self._header = []
+class LinesTsv(Tsv):
+    """A row for every line, its text last."""
+
+    rows = "lines"
+
+    def __init__(self, out: TextIO, eos_id: int, *, several: bool, oov_penalty: float | None = None) -> None:
+        score = () if oov_penalty is None else ("score",)
+        super().__init__(out, (*LINE_COLUMNS, *score, "text"), several=several)
+        self._eos_id = eos_id
+        self._oov_penalty = oov_penalty
+
+    def _cells(self, piece: Piece) -> Iterator[tuple[object, ...]]:
+        for number, line in piece.lines(self._eos_id):
+            figures = score_of(line.likelihood, self._oov_penalty)
+            sums = (figures.log_likelihood, figures.perplexity, *(() if figures.score is None else (figures.score,)))
+            shown_ = ("" if value is None else f"{value:.6f}" for value in sums)
+            yield (number, figures.token_count, figures.oov_count, *shown_, line.text.translate(_HARMLESS))
 
 
 class Json:
@@ -125,8 +168,8 @@ class LinesTable:
         self._oov_penalty = oov_penalty
         self._table = Table(*(["file"] if several else []), caption=f"{shown(model.name)}, {model.precision}")
         score = () if oov_penalty is None else ("score",)
-        for name in ("line", "tokens", "unknown", "log-likelihood", "perplexity", *score):
-            self._table.add_column(name, justify="right", min_width=len(name))
+        for name in ("line", "tokens", "unknown", "log-\nlikelihood", "perplexity", *score):
+            self._table.add_column(name, justify="right", min_width=NARROWEST.get(name, len(name)))
         self._table.add_column("text", overflow="ellipsis", no_wrap=True)
 
     def add(self, file: str, piece: Piece) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app import long_text
-from tests.app.commands import run
+from tests.app.commands import run, run_in_terminal
 from tests.app.fakes import CORPUS, fake_model
 from tests.app.serving import serving
 from tests.commands import only_line
@@ -144,6 +144,59 @@ def test_a_penalty_for_unknown_words_gives_every_line_and_all_together_a_score(
     assert document["score"] == pytest.approx(document["log_likelihood"] - 5)
 
 
+def test_a_row_of_lines_is_a_line_with_its_figures_and_its_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lines = ['the harbour "is" small', "the Zanzibar's\tsea", "the sea"]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    out = tmp_path / "lines.tsv"
+    arguments = [tmp_path / "text.txt", "--each-line", "--lines"]
+    found, said = scored(monkeypatch, capsys, *arguments)
+    answer = asked(texts=lines)
+    assert list(found[0]) == ["line", "token_count", "oov_count", "log_likelihood", "perplexity", "text"]
+    assert [row["text"] for row in found] == [line.replace("\t", "\N{REPLACEMENT CHARACTER}") for line in lines]
+    assert [row["line"] for row in found] == ["1", "2", "3"]
+    for row, result in zip(found, answer["results"], strict=True):
+        for name in ("token_count", "oov_count", "log_likelihood", "perplexity"):
+            assert float(row[name]) == pytest.approx(result[name], abs=5e-7)
+    assert said.startswith(f"tiny, float32: 3 lines, {answer['total']['token_count']} tokens, 1 unknown, perplexity ")
+
+    # To a file, with the score where it was asked for.
+    assert run(monkeypatch, "score", *arguments, "--oov-penalty", "2.5", "--out", out) == 0
+    assert capsys.readouterr().out == ""
+    with_score = rows(out.read_text(encoding="utf-8"))
+    assert list(with_score[0])[-2:] == ["score", "text"]
+    assert float(with_score[1].pop("score")) == pytest.approx(float(found[1]["log_likelihood"]) - 2.5, abs=2e-6)
+    assert with_score[1] == found[1]
+
+
+def test_a_line_without_each_line_is_what_follows_the_lines_before_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the harbour\nthe sea\n")
+    found, _ = scored(monkeypatch, capsys, tmp_path / "text.txt", "--lines")
+    after = asked(text="the sea", context="the harbour\n")["results"][0]["log_likelihood"]
+    assert float(found[1]["log_likelihood"]) == pytest.approx(after, abs=1e-5)
+    assert abs(after - asked(text="the sea")["results"][0]["log_likelihood"]) > 0.01
+
+
+def test_the_table_of_lines_has_what_the_rows_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the harbour\nZanzibar\n")
+    arguments = ["score", tmp_path / "text.txt", "--lines", "--oov-penalty", "2.5"]
+    found, _ = scored(monkeypatch, capsys, *arguments[1:])
+    assert run_in_terminal(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out
+    table = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.count("│") > 2]
+    for cells, row in zip(table, found, strict=False):
+        figures = [f"{float(row[name]):.2f}" for name in ("log_likelihood", "perplexity", "score")]
+        assert cells == [row["line"], row["token_count"], row["oov_count"], *figures, row["text"]]
+    assert [cells[0] for cells in table] == ["1", "2", "all"]
+    assert float(table[2][5]) == pytest.approx(sum(float(row["score"]) for row in found), abs=0.006)
+    assert "likelihood" in printed
+
+
 def test_several_files_are_named_and_each_starts_afresh(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -190,7 +243,6 @@ def test_a_file_is_written_whole_or_not_at_all(
     [
         (["-", "-"], "standard input can be read once; give - once"),
         (["text.txt", "--out", "none/words.tsv"], "none/words.tsv cannot be written: No such file or directory; "),
-        (["text.txt", "--lines", "--out", "x"], "--lines shows a table in the terminal; "),
         (["text.txt", "--oov-penalty", "6"], "--oov-penalty adds a score of lines or texts, not words; "),
         (["text.txt", "--lines", "--oov-penalty", "-1"], "--oov-penalty is -1; give nats from 0 to 1000"),
         (["text.txt", "--lines", "--oov-penalty", "nan"], "--oov-penalty is nan; give nats from 0 to 1000"),

@@ -12,6 +12,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -62,6 +63,14 @@ def score_command(
             "with --each-line by itself, as candidates are.",
         ),
     ] = False,
+    keep_blank_lines: Annotated[
+        bool,
+        typer.Option(
+            "--keep-blank-lines",
+            help="Read the <eos> of blank lines too, as in a corpus in which they mean something. They are left out "
+            "else: the bundled model takes what follows one for a heading.",
+        ),
+    ] = False,
     include_eos: Annotated[bool, typer.Option("--eos/--no-eos", help="Score the <eos> that ends a text.")] = True,
     oov_penalty: Annotated[
         float | None,
@@ -96,14 +105,18 @@ def score_command(
     if oov_penalty is not None and not 0 <= oov_penalty <= MOST_OOV_PENALTY:
         raise ConfigurationError(f"--oov-penalty is {oov_penalty:g}; give nats from 0 to {MOST_OOV_PENALTY}")
     if on_ray:
-        if each_line or lines:
-            raise ConfigurationError("--ray scores every text as a whole; leave --each-line and --lines away")
+        if each_line or lines or keep_blank_lines:
+            raise ConfigurationError(
+                "--ray scores every text as a whole; leave --each-line and --lines away, and --keep-blank-lines"
+            )
         from app.corpus.command import score_corpus  # noqa: PLC0415 - another command in all but its name
 
         score_corpus(files, out, include_eos=include_eos, oov_penalty=oov_penalty, as_json=json, bundle=bundle)
         return
     if oov_penalty is not None and not (lines or json):
         raise ConfigurationError("--oov-penalty adds a score of lines or texts, not words; give --lines or --json too")
+    if each_line and keep_blank_lines:
+        raise ConfigurationError("with --each-line a blank line is no text; leave --keep-blank-lines away")
     texts = _texts(files)
 
     async def work(service: ModelService) -> None:
@@ -112,7 +125,7 @@ def score_command(
         from app.scoring import total  # noqa: PLC0415
 
         model, eos_id, several = service.identity, service.vocabulary.eos_id, len(texts) > 1
-        score = score_each_line if each_line else score_text
+        score = score_each_line if each_line else partial(score_text, blank_lines=keep_blank_lines)
         table = lines and not json and out is None and sys.stdout.isatty()
         destination = nullcontext(sys.stdout) if table else _destination(out)
         with destination as file:

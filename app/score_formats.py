@@ -160,7 +160,7 @@ class Json:
 
 
 class LinesTable:
-    """A table of the lines that are not blank, for people."""
+    """A table of lines, for people."""
 
     def __init__(self, model: ModelIdentity, eos_id: int, *, several: bool, oov_penalty: float | None = None) -> None:
         self._eos_id = eos_id

@@ -50,17 +50,15 @@ class ScoredText:
             details["words"] = [word for _, word in self.words()]
         return TextScore(**score_of(self.likelihood, oov_penalty).model_dump(exclude_unset=True), **details)
 
-    def lines(self, eos_id: int) -> Iterator[Line]:
-        """The text's lines; each ends with its `<eos>`."""
+    def lines(self, eos_id: int) -> Iterator[tuple[int, Line]]:
+        """The text's lines, each with its `<eos>`, and which word of `Tokens.words` their first is."""
         breaks = np.flatnonzero(self.tokens.ids == eos_id) + 1
         edges = sorted({0, *breaks.tolist(), len(self.tokens.ids)})
         for first, last in pairwise(edges):
             start, end = int(self.tokens.starts[first]), int(self.tokens.ends[last - 1])
             part = slice(first, last)
-            yield Line(
-                self.text[start:end].rstrip("\r\n"),
-                likelihood(self.scores.log_probabilities[part], self.tokens.unknown[part]),
-            )
+            figures = likelihood(self.scores.log_probabilities[part], self.tokens.unknown[part])
+            yield int(self.tokens.words[first]), Line(self.text[start:end].rstrip("\r\n"), figures)
 
     def token_scores(self, vocabulary: Vocabulary) -> Iterator[TokenScore]:
         """Every token with its place in the text and its score."""

@@ -72,7 +72,7 @@ def test_a_row_is_a_word_as_typed_with_its_place_and_its_surprisal_in_bits(
     monkeypatch.setattr(long_text, "PIECE", piece)
     monkeypatch.setattr(long_text, "CHUNK", 3)
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
-    found, said = scored(monkeypatch, capsys, tmp_path / "text.txt")
+    found, said = scored(monkeypatch, capsys, tmp_path / "text.txt", "--keep-blank-lines")
     assert list(found[0]) == ["line", "position", "word", "start", "end", "surprisal", "token_count", "oov"]
     assert [(row["line"], row["position"], row["word"]) for row in found] == numbered(TEXT)
     assert [TEXT[int(row["start"]) : int(row["end"])] for row in found] == TEXT.split()
@@ -90,18 +90,54 @@ def test_totals_are_the_services_wherever_a_text_is_cut(
 ) -> None:
     monkeypatch.setattr(long_text, "PIECE", 1)
     (tmp_path / "text.txt").write_text(text)
-    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json", "--eos" if eos else "--no-eos") == 0
+    arguments = ["score", tmp_path / "text.txt", "--json", "--eos" if eos else "--no-eos", "--keep-blank-lines"]
+    assert run(monkeypatch, *arguments) == 0
     document = json.loads(capsys.readouterr().out)
     total = asked(text=text, include_eos=eos)["total"]
     assert {name: document[name] for name in total} == pytest.approx(total)
     assert [(str(word["line"]), str(word["position"]), word["word"]) for word in document["words"]] == numbered(text)
 
 
+@pytest.mark.parametrize("piece", [1, 6, 1 << 14])
+@pytest.mark.parametrize("eos", ["--eos", "--no-eos"])
+@pytest.mark.parametrize("text", ["", "\n \n", "\n\nthe sea", "the\n\n", "the\n \n\r\n\n sea is\n\n\nsmall  \n \n"])
+def test_blank_lines_are_no_tokens_unless_they_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    text: str,
+    eos: str,
+    piece: int,
+) -> None:
+    monkeypatch.setattr(long_text, "PIECE", piece)
+    (tmp_path / "text.txt").write_bytes(text.encode())
+    without = "\n".join(line for line in text.split("\n") if line.strip())
+    total = asked(text=without, include_eos=eos == "--eos")["total"]
+    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json", eos) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {name: document[name] for name in total} == pytest.approx(total)
+    # Words have their places in the file all the same.
+    assert [(str(word["line"]), str(word["position"]), word["word"]) for word in document["words"]] == numbered(text)
+    assert [text[word["start"] : word["end"]] for word in document["words"]] == text.split()
+
+
+@pytest.mark.parametrize("option", [[], ["--keep-blank-lines"]])
+def test_the_lines_that_are_shown_are_those_that_are_scored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, option: list[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("the sea\n\nis small\n\n")
+    assert run(monkeypatch, "score", tmp_path / "text.txt", "--lines", "--json", *option) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [line["line"] for line in document["lines"]] == ([1, 2, 3, 4] if option else [1, 3])
+    for name in ("token_count", "log_likelihood"):
+        assert sum(line[name] for line in document["lines"]) == pytest.approx(document[name])
+
+
 def test_json_holds_the_services_words_to_the_bit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
-    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json") == 0
+    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json", "--keep-blank-lines") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     document = json.loads(printed.out)
@@ -243,6 +279,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     [
         (["-", "-"], "standard input can be read once; give - once"),
         (["text.txt", "--out", "none/words.tsv"], "none/words.tsv cannot be written: No such file or directory; "),
+        (["text.txt", "--each-line", "--keep-blank-lines"], "with --each-line a blank line is no text; "),
         (["text.txt", "--oov-penalty", "6"], "--oov-penalty adds a score of lines or texts, not words; "),
         (["text.txt", "--lines", "--oov-penalty", "-1"], "--oov-penalty is -1; give nats from 0 to 1000"),
         (["text.txt", "--lines", "--oov-penalty", "nan"], "--oov-penalty is nan; give nats from 0 to 1000"),

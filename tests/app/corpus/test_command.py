@@ -169,6 +169,7 @@ def test_a_folder_of_the_users_own_is_left_as_it_is(
         (["--ray", "--out", "out", "other.jsonl"], "give one PATH"),
         (["--ray", "--out", "out", "--each-line"], "leave --each-line and --lines away"),
         (["--ray", "--out", "out", "--lines"], "leave --each-line and --lines away"),
+        (["--ray", "--out", "out", "--keep-blank-lines"], "leave --each-line and --lines away, and --keep-blank-lines"),
     ],
 )
 def test_options_that_go_with_no_corpus_are_refused(

@@ -91,8 +91,9 @@ def score_command(
 
     A row is a word as typed, between blanks. line and position (its number in
     the line) count from 1; start and end are its place in the file, in code
-    points; surprisal is in bits, summed over the token_count tokens that the
-    model reads it as; oov is 1 where the vocabulary lacks one of them.
+    points, of which a line end by CR and LF is two and a byte order mark none;
+    surprisal is in bits, summed over the token_count tokens that the model
+    reads it as; oov is 1 where the vocabulary lacks one of them.
 
     A word is predicted from all before it in its file. Line ends are scored
     too, for the perplexity, and have no row. With --lines a row is a line, its

@@ -233,6 +233,21 @@ def test_the_table_of_lines_has_what_the_rows_have(
     assert "likelihood" in printed
 
 
+def test_places_count_a_carriage_return_and_no_byte_order_mark_and_words_like_na_are_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbfthe NA\r\nNULL nan don't\r\n")
+    found, _ = scored(monkeypatch, capsys, tmp_path / "text.txt")
+    places = [(row["word"], row["start"], row["end"]) for row in found]
+    assert places == [
+        ("the", "0", "3"),
+        ("NA", "4", "6"),
+        ("NULL", "8", "12"),
+        ("nan", "13", "16"),
+        ("don't", "17", "22"),
+    ]
+
+
 def test_several_files_are_named_and_each_starts_afresh(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

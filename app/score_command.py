@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -22,7 +22,7 @@ from app.asking import Bundle, Json, ask
 from app.schemas import MOST_OOV_PENALTY
 from model.command_line import examples, printable
 from model.errors import ConfigurationError, TextError
-from model.files import decode_text, read_text, written_atomically
+from model.files import decode_text, read_text, write_json, written_atomically
 
 if TYPE_CHECKING:
     from app.model_service import ModelService
@@ -50,7 +50,11 @@ def score_command(
     ],
     *,
     out: Annotated[
-        Path | None, typer.Option(help="File to write, in place of standard output; with --ray, a folder.")
+        Path | None,
+        typer.Option(
+            help="File to write, in place of standard output, with FILE.json about the model beside a TSV; "
+            "with --ray, a folder."
+        ),
     ] = None,
     each_line: Annotated[
         bool, typer.Option("--each-line", help="Every line is a text of its own, as isolated sentences are.")
@@ -148,6 +152,9 @@ def score_command(
             whole = total(sums)
             sheet.end(whole)
         if isinstance(sheet, Tsv):
+            if out is not None:
+                options = {"each_line": each_line, "keep_blank_lines": keep_blank_lines, "include_eos": include_eos}
+                _record(out, {"model": model.model_dump(), "files": [name for name, _ in texts], **options}, whole)
             _say(model.name, model.precision, f"{sheet.count:,} {sheet.rows}", whole)
 
     ask(work, bundle=bundle)
@@ -180,11 +187,17 @@ def _destination(out: Path | None) -> Iterator[TextIO]:
         # Here, where a reader that has left and a full disk are still errors of the command.
         sys.stdout.flush()
         return
+    with _written(out), written_atomically(out) as binary:
+        file = io.TextIOWrapper(binary, "utf-8", newline="\n")
+        yield file
+        file.detach()
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """Name a file that cannot be written."""
     try:
-        with written_atomically(out) as binary:
-            file = io.TextIOWrapper(binary, "utf-8", newline="\n")
-            yield file
-            file.detach()
+        yield
     except OSError as error:
         raise TextError(f"{out} cannot be written: {error.strerror or error}; give another file by --out") from None
 
@@ -200,6 +213,15 @@ def _progress(texts: list[tuple[str, str]], *, hidden: bool) -> Iterator[Callabl
     with Progress(console=console, transient=True, disable=off) as progress:
         task = progress.add_task("scoring", total=sum(len(text) for _, text in texts))
         yield lambda characters: progress.advance(task, characters)
+
+
+def _record(out: Path, what: dict[str, Any], whole: Likelihood) -> None:
+    """Put beside a TSV, which has no place for it, what its figures are of and what computed them."""
+    from app.main import VERSION  # noqa: PLC0415 - loads the whole service, and is wanted once
+
+    sums = {name: getattr(whole, name) for name in ("log_likelihood", "token_count", "oov_count")}
+    with _written(out):
+        write_json(out.with_name(f"{out.name}.json"), {"version": VERSION, **what, **sums})
 
 
 def _say(model: str, precision: str, rows: str, whole: Likelihood) -> None:

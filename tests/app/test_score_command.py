@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,15 @@ def test_a_file_is_written_whole_or_not_at_all(
     written, printed = out.read_text(encoding="utf-8"), capsys.readouterr()
     assert printed.out == ""
     assert "words, " in printed.err
+    record = json.loads((tmp_path / "words.tsv.json").read_text(encoding="utf-8"))
+    answer = asked(text="\n".join(CORPUS))
+    assert record["model"] == answer["model"]
+    assert record["files"] == [str(tmp_path / "text.txt")]
+    assert (record["each_line"], record["keep_blank_lines"], record["include_eos"]) == (False, False, True)
+    assert {name: record[name] for name in ("log_likelihood", "token_count", "oov_count")} == pytest.approx(
+        {name: answer["total"][name] for name in ("log_likelihood", "token_count", "oov_count")}
+    )
+    assert re.fullmatch(r"\d+\.\d+\.\d+", record["version"])
     assert run(monkeypatch, "score", tmp_path / "text.txt") == 0
     assert capsys.readouterr().out == written
 

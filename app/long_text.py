@@ -17,7 +17,7 @@ from app.model_service import ModelService
 from app.reading import no_ids
 from app.schemas import WordScore
 from app.scored_text import Line, ScoredText
-from app.scoring import Ids, Scores
+from app.scoring import Ids, Scores, bits
 from model.vocabulary import Tokens
 
 PIECE = 1 << 14
@@ -33,11 +33,14 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class PlacedWord:
-    """A word as typed and its place in the text: line and position count from 1, its offsets are the whole text's."""
+    """A word as typed and its place in the text: line and position count from 1, its offsets are the whole text's.
+    `entropy`, where it was asked for, is in bits, of what was expected in its first token's place.
+    """
 
     line: int
     position: int
     score: WordScore
+    entropy: float | None
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,18 @@ class Piece:
                 word.end += self.offset
                 above = self._above(index)
                 before = int(self.newlines[above - 1]) + 1 if above else 0
-                yield PlacedWord(self.line + above, index - before + 1, word)
+                yield PlacedWord(self.line + above, index - before + 1, word, self._entropy(index))
 
     def lines(self, eos_id: int) -> Iterator[tuple[int, Line]]:
         """Every line that was scored, with its number."""
         for index, line in self.scored.lines(eos_id):
             yield self.line + self._above(index), line
+
+    def _entropy(self, index: int) -> float | None:
+        entropies = self.scored.scores.entropies
+        if entropies is None:
+            return None
+        return bits(-float(entropies[np.searchsorted(self.scored.tokens.words, index)]))
 
     def _above(self, index: int) -> int:
         """Newlines before a word."""
@@ -78,6 +87,7 @@ async def score_text(
     *,
     include_eos: bool,
     blank_lines: bool = False,
+    entropies: bool = False,
     advance: Advance = lambda _: None,
 ) -> AsyncIterator[Piece]:
     """Score a text as `ModelService.score` does, in pieces, each after all that is before it.
@@ -102,25 +112,31 @@ async def score_text(
         scores, told = [], 0
         for first in range(0, len(tokens), CHUNK):
             ids = tokens.ids[first : first + CHUNK]
-            result = await reader.read(state, ids, ids)
+            result = await reader.read(state, ids, ids, entropy=entropies)
             state = result.state
             scores.append(result.scores)
             upto = int(tokens.ends[first + len(ids) - 1])
             advance(upto - told)
             told = upto
         advance(len(part) - told)
-        yield Piece(ScoredText(part, tokens, _joined(scores)), start, line, newlines)
+        yield Piece(ScoredText(part, tokens, _joined(scores, entropies)), start, line, newlines)
         line += part.count("\n")
 
 
 async def score_each_line(
-    service: ModelService, text: str, *, include_eos: bool, advance: Advance = lambda _: None
+    service: ModelService,
+    text: str,
+    *,
+    include_eos: bool,
+    entropies: bool = False,
+    advance: Advance = lambda _: None,
 ) -> AsyncIterator[Piece]:
     """Score every line that is not blank as a text of its own."""
     waiting = _lines(text)
     while lines := list(islice(waiting, TOGETHER)):
         texts = [line for _, _, line in lines]
-        scored = await service.score(texts, [("text",)] * len(texts), include_eos=include_eos)
+        paths = [("text",)] * len(texts)
+        scored = await service.score(texts, paths, include_eos=include_eos, entropies=entropies)
         for (number, offset, line), one in zip(lines, scored, strict=True):
             advance(len(line))
             yield Piece(one, offset, number, no_ids())
@@ -155,9 +171,12 @@ def _those(tokens: Tokens, wanted: npt.NDArray[np.bool_]) -> Tokens:
     )
 
 
-def _joined(parts: list[Scores]) -> Scores:
+def _joined(parts: list[Scores], entropies: bool) -> Scores:
     """Scores of one sequence that was read in parts, of which there may be none."""
     return Scores(
         np.concatenate([np.empty(0, np.float32), *(part.log_probabilities for part in parts)]),
         np.concatenate([np.empty(0, np.int32), *(part.ranks for part in parts)]),
+        np.concatenate([np.empty(0, np.float32), *(part.entropies for part in parts if part.entropies is not None)])
+        if entropies
+        else None,
     )

@@ -96,6 +96,9 @@ class PerplexityRequest(Request):
     context: Annotated[Text, Field(description="Read before each text, and not scored.")] = ""
     return_tokens: Annotated[bool, Field(description="Also return every token's score.")] = False
     return_words: Annotated[bool, Field(description="Also return every typed word's score.")] = False
+    return_entropies: Annotated[
+        bool, Field(description="Also return how uncertain the model was in each token's place.")
+    ] = False
     include_eos: Annotated[bool, Field(description="Score the <eos> that ends each text.")] = True
     oov_penalty: Annotated[
         float | None,
@@ -199,6 +202,10 @@ class TextScore(Score):
 
     tokens: Annotated[list[TokenScore], Field(description="With return_tokens.")] = []
     words: Annotated[list[WordScore], Field(description="With return_words.")] = []
+    entropies: Annotated[
+        list[float],
+        Field(description="Bits, one a token: the surprisal that was to be expected there. With return_entropies."),
+    ] = []
 
 
 class PerplexityAnswer(Answer):

@@ -84,6 +84,10 @@ def score_command(
             "With --lines, --json or --ray.",
         ),
     ] = None,
+    entropy: Annotated[
+        bool,
+        typer.Option("--entropy", help="Add what surprisal was to be expected in each word's place, in bits. Slower."),
+    ] = False,
     on_ray: Annotated[
         bool,
         typer.Option("--ray", help="Score each text of a corpus on all cores, or on a Ray cluster (RAY_ADDRESS)."),
@@ -110,9 +114,10 @@ def score_command(
     if oov_penalty is not None and not 0 <= oov_penalty <= MOST_OOV_PENALTY:
         raise ConfigurationError(f"--oov-penalty is {oov_penalty:g}; give nats from 0 to {MOST_OOV_PENALTY}")
     if on_ray:
-        if each_line or lines or keep_blank_lines:
+        if each_line or lines or keep_blank_lines or entropy:
             raise ConfigurationError(
-                "--ray scores every text as a whole; leave --each-line and --lines away, and --keep-blank-lines"
+                "--ray scores every text as a whole; leave --each-line and --lines away, and "
+                "--keep-blank-lines and --entropy"
             )
         from app.corpus.command import score_corpus  # noqa: PLC0415 - another command in all but its name
 
@@ -122,6 +127,8 @@ def score_command(
         raise ConfigurationError("--oov-penalty adds a score of lines or texts, not words; give --lines or --json too")
     if each_line and keep_blank_lines:
         raise ConfigurationError("with --each-line a blank line is no text; leave --keep-blank-lines away")
+    if entropy and lines:
+        raise ConfigurationError("--entropy is of words; leave --lines away")
     texts = _texts(files)
 
     async def work(service: ModelService) -> None:
@@ -142,11 +149,13 @@ def score_command(
             elif lines:
                 sheet = LinesTsv(file, eos_id, several=several, oov_penalty=oov_penalty)
             else:
-                sheet = WordsTsv(file, several=several)
+                sheet = WordsTsv(file, several=several, entropy=entropy)
             sums: list[Likelihood] = []
             with _progress(texts, hidden=out is None and not table) as advance:
                 for name, text in texts:
-                    async for piece in score(service, text, include_eos=include_eos, advance=advance):
+                    async for piece in score(
+                        service, text, include_eos=include_eos, entropies=entropy, advance=advance
+                    ):
                         sheet.add(name, piece)
                         sums = [total([*sums, piece.scored.likelihood])]
             whole = total(sums)

@@ -85,15 +85,16 @@ class WordsTsv(Tsv):
 
     rows = "words"
 
-    def __init__(self, out: TextIO, *, several: bool) -> None:
-        super().__init__(out, COLUMNS, several=several)
+    def __init__(self, out: TextIO, *, several: bool, entropy: bool = False) -> None:
+        super().__init__(out, (*COLUMNS, *(("entropy",) if entropy else ())), several=several)
 
     def _cells(self, piece: Piece) -> Iterator[tuple[object, ...]]:
         for word in piece.words():
             score = word.score
             typed = score.word.translate(_HARMLESS)
             figures = (score.start, score.end, f"{score.surprisal:.6f}", score.token_count, int(score.oov))
-            yield (word.line, word.position, typed, *figures)
+            entropy = () if word.entropy is None else (f"{word.entropy:.6f}",)
+            yield (word.line, word.position, typed, *figures, *entropy)
 
 
 class LinesTsv(Tsv):
@@ -195,7 +196,8 @@ class LinesTable:
 
 def _entries_of_words(piece: Piece) -> Iterator[dict[str, Any]]:
     for word in piece.words():
-        yield {"line": word.line, "position": word.position, **asdict(word.score)}
+        entropy = {} if word.entropy is None else {"entropy": word.entropy}
+        yield {"line": word.line, "position": word.position, **asdict(word.score), **entropy}
 
 
 def in_digits(perplexity: float | None) -> str:

@@ -48,6 +48,8 @@ class ScoredText:
             details["tokens"] = list(self.token_scores(vocabulary))
         if words:
             details["words"] = [word for _, word in self.words()]
+        if (entropies := self.scores.entropies) is not None:
+            details["entropies"] = [bits(-entropy) for entropy in entropies.tolist()]
         return TextScore(**score_of(self.likelihood, oov_penalty).model_dump(exclude_unset=True), **details)
 
     def lines(self, eos_id: int) -> Iterator[tuple[int, Line]]:

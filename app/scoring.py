@@ -20,10 +20,13 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probability (natural, float32 [n]) and rank (int32 [n]; 1 is best) of each token of a sequence."""
+    """Log-probability (natural, float32 [n]) and rank (int32 [n]; 1 is best) of each token of a sequence; where asked
+    for, the entropy (nats, float32 [n]) of what the model expected in each one's place.
+    """
 
     log_probabilities: Floats
     ranks: Ids
+    entropies: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ def perplexity(log_likelihood: float, count: int) -> float | None:
 def bits(log_probability: float) -> float:
     """Surprisal of a natural log-probability."""
     return -log_probability / math.log(2)
+
+
+def entropy(log_probabilities: Floats) -> float:
+    """Entropy, in nats, of a distribution over all V words: the mean surprisal that the next one will have."""
+    return -float((np.exp(log_probabilities) * log_probabilities).sum(dtype=np.float64))
 
 
 def best(log_probabilities: Floats, candidates: Ids, k: int) -> tuple[Ids, Floats]:

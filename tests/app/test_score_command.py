@@ -249,6 +249,31 @@ def test_places_count_a_carriage_return_and_no_byte_order_mark_and_words_like_na
     ]
 
 
+@pytest.mark.parametrize("each_line", [[], ["--each-line"]])
+def test_an_entropy_is_that_in_the_place_of_a_words_first_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, each_line: list[str]
+) -> None:
+    monkeypatch.setattr(long_text, "PIECE", 1)
+    monkeypatch.setattr(long_text, "CHUNK", 2)
+    lines = ["the harbour's Zanzibar", "the well-known sea"]
+    (tmp_path / "text.txt").write_text("\n\n".join(lines))
+    arguments = [tmp_path / "text.txt", "--entropy", *each_line]
+    found, _ = scored(monkeypatch, capsys, *arguments)
+    expected = []
+    fields = {"return_tokens": True, "return_entropies": True}
+    for text in lines if each_line else ["\n".join(lines)]:
+        [result] = asked(text=text, **fields)["results"]
+        by_start = {
+            token["start"]: entropy
+            for token, entropy in reversed(list(zip(result["tokens"], result["entropies"], strict=True)))
+        }
+        expected += [by_start[word["start"]] for word in result["words"] if word["word"].strip()]
+    assert [float(row["entropy"]) for row in found] == pytest.approx(expected, abs=5e-6)
+    assert run(monkeypatch, "score", *arguments, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [word["entropy"] for word in document["words"]] == pytest.approx(expected, abs=5e-6)
+
+
 def test_several_files_are_named_and_each_starts_afresh(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -305,6 +330,7 @@ def test_a_file_is_written_whole_or_not_at_all(
         (["-", "-"], "standard input can be read once; give - once"),
         (["text.txt", "--out", "none/words.tsv"], "none/words.tsv cannot be written: No such file or directory; "),
         (["text.txt", "--each-line", "--keep-blank-lines"], "with --each-line a blank line is no text; "),
+        (["text.txt", "--lines", "--entropy"], "--entropy is of words; leave --lines away"),
         (["text.txt", "--oov-penalty", "6"], "--oov-penalty adds a score of lines or texts, not words; "),
         (["text.txt", "--lines", "--oov-penalty", "-1"], "--oov-penalty is -1; give nats from 0 to 1000"),
         (["text.txt", "--lines", "--oov-penalty", "nan"], "--oov-penalty is nan; give nats from 0 to 1000"),

@@ -84,6 +84,7 @@ class ModelService:
         paths: Sequence[tuple[str | int, ...]],
         context: str = "",
         include_eos: bool = True,
+        entropies: bool = False,
         claim: Claim = lambda _: None,
     ) -> list[ScoredText]:
         """Score each text afresh after `context`. `paths` says where each text stands in the request, for errors."""
@@ -96,20 +97,21 @@ class ModelService:
         if include_eos:
             tokens = [self.with_eos(item, len(text)) for item, text in zip(tokens, texts, strict=True)]
         claim(count)
-        scores = await self._scores(before, tokens)
+        scores = await self._scores(before, tokens, entropies)
         return [ScoredText(*parts) for parts in zip(texts, tokens, scores, strict=True)]
 
-    async def _scores(self, context: Tokens, texts: Sequence[Tokens]) -> list[Scores]:
+    async def _scores(self, context: Tokens, texts: Sequence[Tokens], entropies: bool) -> list[Scores]:
         """Scores of every token of each text, each read after the same context."""
         state = (await self.reader.read_from_start(context.ids)).state
         # A text's last token is scored and need not be read.
-        readings = [Reading(state, text.ids[:-1], text.ids, urgent=False) for text in texts]
+        readings = [Reading(state, text.ids[:-1], text.ids, entropy=entropies, urgent=False) for text in texts]
         results = await self.reader.scheduler.read_all(readings)
         return [result.scores for result in results]
 
     async def _perplexity(self, request: PerplexityRequest, claim: Claim) -> PerplexityAnswer:
+        options = (request.context, request.include_eos, request.return_entropies, claim)
         if request.is_one_text:
-            scored = await self.score([request.text], [("text",)], request.context, request.include_eos, claim)
+            scored = await self.score([request.text], [("text",)], *options)
         else:
             most = self.reader.limits.texts
             if len(request.texts) > most:
@@ -118,15 +120,21 @@ class ModelService:
                     f"{len(request.texts)} texts were sent and one request may hold {most}; send fewer",
                 )
             paths = [("texts", index) for index in range(len(request.texts))]
-            scored = await self.score(request.texts, paths, request.context, request.include_eos, claim)
+            scored = await self.score(request.texts, paths, *options)
         details = len(scored) + sum(len(text.tokens) for text in scored)
         return await aside(details, lambda: self._perplexity_answer(request, scored))
 
     def _perplexity_answer(self, request: PerplexityRequest, scored: Sequence[ScoredText]) -> PerplexityAnswer:
         results = [
-            text.answer(self.vocabulary, tokens=request.return_tokens, words=request.return_words) for text in scored
+            text.answer(
+                self.vocabulary,
+                tokens=request.return_tokens,
+                words=request.return_words,
+                oov_penalty=request.oov_penalty,
+            )
+            for text in scored
         ]
-        total = score_of(scoring.total([text.likelihood for text in scored]))
+        total = score_of(scoring.total([text.likelihood for text in scored]), request.oov_penalty)
         if request.is_one_text:
             return PerplexityAnswer(model=self.identity, results=results, total=total, perplexity=total.perplexity)
         return PerplexityAnswer(model=self.identity, results=results, total=total)

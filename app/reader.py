@@ -95,12 +95,19 @@ class Reader:
             self.metrics.cache_bytes.set(self._cache.bytes)
         return result
 
-    async def read(self, state: Floats, ids: Ids, targets: Ids | None = None, *, likely: bool = False) -> Result:
+    async def read(
+        self,
+        state: Floats,
+        ids: Ids,
+        targets: Ids | None = None,
+        *,
+        likely: bool = False,
+        entropy: bool = False,
+    ) -> Result:
         """Read on from a state; see `app.reading.Reading`."""
+        targets = no_ids() if targets is None else targets
         urgent = len(ids) <= URGENT_TOKENS
-        return await self.scheduler.read(
-            Reading(state, ids, no_ids() if targets is None else targets, likely=likely, urgent=urgent)
-        )
+        return await self.scheduler.read(Reading(state, ids, targets, likely=likely, entropy=entropy, urgent=urgent))
 
     async def read_seen(self, state: Floats, ids: Ids, *, rows: bool = False) -> Result:
         """The same with the hidden vectors [n + 1, E] on the way; with `rows`, all log-probabilities [n + 1, V] too."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.scoring import Floats, Ids, Likeliest, Scores
+from app.scoring import Floats, Ids, Likeliest, Scores, entropy
 from model.errors import EngineError
 from model.ranking import rank, top_k
 
@@ -35,7 +35,8 @@ class Reading:
     `targets[j]` is scored by the vector after j ids (for j = 0 that of the state before any), so there may be one more
     target than ids. With `top`, at most the vocabulary's size, so many of the words likeliest in each target's place
     are found too. With `likely`, the log-probabilities after the last id are part of the result; with `hidden`, the
-    hidden vectors before any id and after each, and with `rows` all log-probabilities in each target's place.
+    hidden vectors before any id and after each, and with `rows` all log-probabilities in each target's place. With
+    `entropy` its scores have entropies.
     """
 
     state: Floats
@@ -46,6 +47,7 @@ class Reading:
     likely: bool = False
     hidden: bool = False
     rows: bool = False
+    entropy: bool = False
     urgent: bool = True
     """Whether somebody waits for the next word, rather than for a text's score."""
     done: int = field(default=0, init=False)
@@ -59,13 +61,19 @@ class Reading:
 
     def __post_init__(self) -> None:
         count = len(self.targets)
-        self.scores = Scores(np.empty(count, np.float32), np.empty(count, np.int32))
+        entropies = np.empty(count, np.float32) if self.entropy else None
+        self.scores = Scores(np.empty(count, np.float32), np.empty(count, np.int32), entropies)
         self.likeliest = Likeliest(np.empty((count, self.top), np.int32), np.empty((count, self.top), np.float32))
 
     @property
     def left(self) -> int:
         """Ids still to be read."""
         return len(self.ids) - self.done
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether all log-probabilities in a target's place are looked at."""
+        return bool(self.top or self.rows or self.entropy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +134,10 @@ def _read_out(engine: Engine, readings: Sequence[Reading], vectors: Floats) -> d
     if len(places) + len(ends) <= FEW_ROWS:
         return _read_out_together(engine, readings, vectors, places, ends)
     # What is likeliest takes whole rows of log-probabilities, and so a few vectors at a time.
-    whole = [place for place in places if readings[place[0]].top or readings[place[0]].rows]
+    whole = [place for place in places if readings[place[0]].whole_rows]
     for first in range(0, len(whole), FEW_ROWS):
         _read_out_together(engine, readings, vectors, whole[first : first + FEW_ROWS], [])
-    if places := [place for place in places if not (readings[place[0]].top or readings[place[0]].rows)]:
+    if places := [place for place in places if not readings[place[0]].whole_rows]:
         rows, steps, _ = np.array(places).T
         targets = np.array([readings[row].targets[position] for row, _, position in places], np.int32)
         values, ranks = engine.score(vectors[rows, steps], targets)
@@ -157,6 +165,8 @@ def _read_out_together(
         target = int(reading.targets[position])
         reading.scores.log_probabilities[position] = values[target]
         reading.scores.ranks[position] = rank(values, target)
+        if reading.scores.entropies is not None:
+            reading.scores.entropies[position] = entropy(values)
         if reading.rows:
             if reading.whole is None:
                 reading.whole = np.empty((len(reading.targets), len(values)), np.float32)

@@ -78,6 +78,8 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+MOST_OOV_PENALTY = 1000
+"""Nats, beyond any that a spelling can cost."""
 ModelName = Annotated[Text | None, Field(description="Which model is to answer, by its name; the default one.")]
 
 
@@ -114,7 +116,18 @@ class PerplexityRequest(Request):
     context: Annotated[Text, Field(description="Read before each text, and not scored.")] = ""
     return_tokens: Annotated[bool, Field(description="Also return every token's score.")] = False
     return_words: Annotated[bool, Field(description="Also return every typed word's score.")] = False
+    return_entropies: Annotated[
+        bool, Field(description="Also return how uncertain the model was in each token's place.")
+    ] = False
     include_eos: Annotated[bool, Field(description="Score the <eos> that ends each text.")] = True
+    oov_penalty: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=MOST_OOV_PENALTY,
+            description="Nats for each token that is not in the vocabulary. With it, answers have a score.",
+        ),
+    ] = None
     model: ModelName = None
 
     @model_validator(mode="after")
@@ -198,6 +211,10 @@ class Score(Answer):
     log_likelihood: Annotated[float, Field(description="Natural logarithm, summed over the tokens.")]
     token_count: Annotated[int, Field(description="Tokens scored.")]
     oov_count: Annotated[int, Field(description="Tokens scored that are not in the vocabulary.")]
+    score: Annotated[
+        float | None,
+        Field(description="With oov_penalty: log_likelihood - oov_penalty * oov_count, to rank by, highest first."),
+    ] = None
 
 
 class TextScore(Score):
@@ -205,6 +222,10 @@ class TextScore(Score):
 
     tokens: Annotated[list[TokenScore], Field(description="With return_tokens.")] = []
     words: Annotated[list[WordScore], Field(description="With return_words.")] = []
+    entropies: Annotated[
+        list[float],
+        Field(description="Bits, one a token: the surprisal that was to be expected there. With return_entropies."),
+    ] = []
 
 
 class PerplexityAnswer(Answer):

@@ -39,26 +39,28 @@ class ScoredText:
         """Figures of the whole text."""
         return likelihood(self.scores.log_probabilities, self.tokens.unknown)
 
-    def answer(self, vocabulary: Vocabulary, *, tokens: bool, words: bool) -> TextScore:
+    def answer(
+        self, vocabulary: Vocabulary, *, tokens: bool, words: bool, oov_penalty: float | None = None
+    ) -> TextScore:
         """The answer for this text, with its tokens and words where asked; what was not asked stays unset."""
         details: dict[str, Any] = {}
         if tokens:
             details["tokens"] = list(self.token_scores(vocabulary))
         if words:
             details["words"] = [word for _, word in self.words()]
-        return TextScore(**score_of(self.likelihood).model_dump(), **details)
+        if (entropies := self.scores.entropies) is not None:
+            details["entropies"] = [bits(-entropy) for entropy in entropies.tolist()]
+        return TextScore(**score_of(self.likelihood, oov_penalty).model_dump(exclude_unset=True), **details)
 
-    def lines(self, eos_id: int) -> Iterator[Line]:
-        """The text's lines; each ends with its `<eos>`."""
+    def lines(self, eos_id: int) -> Iterator[tuple[int, Line]]:
+        """The text's lines, each with its `<eos>`, and which word of `Tokens.words` their first is."""
         breaks = np.flatnonzero(self.tokens.ids == eos_id) + 1
         edges = sorted({0, *breaks.tolist(), len(self.tokens.ids)})
         for first, last in pairwise(edges):
             start, end = int(self.tokens.starts[first]), int(self.tokens.ends[last - 1])
             part = slice(first, last)
-            yield Line(
-                self.text[start:end].rstrip("\r\n"),
-                likelihood(self.scores.log_probabilities[part], self.tokens.unknown[part]),
-            )
+            figures = likelihood(self.scores.log_probabilities[part], self.tokens.unknown[part])
+            yield int(self.tokens.words[first]), Line(self.text[start:end].rstrip("\r\n"), figures)
 
     def token_scores(self, vocabulary: Vocabulary) -> Iterator[TokenScore]:
         """Every token with its place in the text and its score."""
@@ -112,12 +114,14 @@ class ScoredText:
             )
 
 
-def score_of(figures: Likelihood) -> Score:
-    """Figures as an answer."""
+def score_of(figures: Likelihood, oov_penalty: float | None = None) -> Score:
+    """Figures as an answer; without a penalty there is no score, and it stays unset."""
+    ranked_by = {} if oov_penalty is None else {"score": figures.score(oov_penalty)}
     return Score(
         perplexity=figures.perplexity,
         perplexity_without_oov=figures.perplexity_without_oov,
         log_likelihood=figures.log_likelihood,
         token_count=figures.token_count,
         oov_count=figures.oov_count,
+        **ranked_by,
     )

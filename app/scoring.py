@@ -20,10 +20,13 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probability (natural, float32 [n]) and rank (int32 [n]; 1 is best) of each token of a sequence."""
+    """Log-probability (natural, float32 [n]) and rank (int32 [n]; 1 is best) of each token of a sequence; where asked
+    for, the entropy (nats, float32 [n]) of what the model expected in each one's place.
+    """
 
     log_probabilities: Floats
     ranks: Ids
+    entropies: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Likelihood:
     def perplexity_without_oov(self) -> float | None:
         """Of the tokens in the vocabulary."""
         return perplexity(self.known_log_likelihood, self.token_count - self.oov_count)
+
+    def score(self, oov_penalty: float) -> float:
+        """What texts are ranked by: the log-likelihood less a penalty, in nats, for each token outside the vocabulary.
+
+        All words outside it share one probability, so each of them seems likelier than it is; the penalty stands for
+        what its spelling would cost.
+        """
+        return self.log_likelihood - oov_penalty * self.oov_count
 
 
 def likelihood(log_probabilities: Floats, unknown: npt.NDArray[np.bool_]) -> Likelihood:
@@ -88,6 +99,11 @@ def perplexity(log_likelihood: float, count: int) -> float | None:
 def bits(log_probability: float) -> float:
     """Surprisal of a natural log-probability."""
     return -log_probability / math.log(2)
+
+
+def entropy(log_probabilities: Floats) -> float:
+    """Entropy, in nats, of a distribution over all V words: the mean surprisal that the next one will have."""
+    return -float((np.exp(log_probabilities) * log_probabilities).sum(dtype=np.float64))
 
 
 def best(log_probabilities: Floats, candidates: Ids, k: int) -> tuple[Ids, Floats]:

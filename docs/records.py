@@ -89,6 +89,24 @@ def keystrokes() -> str:
     return _saved(_read("keystrokes.json")["results"])
 
 
+def unknown_words() -> str:
+    """How often the right one of two texts scores higher, by the penalty of an unknown word."""
+    record = _read("unknown_words.json")
+    penalties = ["0", "2", "4", "6", "8", "10", "12"]
+    lines = [
+        f"| text | pairs | {' | '.join(penalties)} | perplexity without oov |",
+        "|---" * (len(penalties) + 3) + "|",
+    ]
+    for row in record["measured on"]:
+        shares = [
+            *(row["right_percent"][penalty] for penalty in penalties),
+            row["right_percent_by_perplexity_without_oov"],
+        ]
+        cells = " | ".join(f"{share:.0f}%" for share in shares)
+        lines.append(f"| {row['text']} | {row['pairs']:,} {row['kind']} | {cells} |")
+    return "\n".join(lines)
+
+
 def personal() -> str:
     """The same of personal sessions."""
     return _saved(_read("personal.json")["results"])
@@ -173,5 +191,6 @@ TABLES = {
     "plan of texts": plan_of_texts,
     "ray": ray,
     "training": training,
+    "unknown words": unknown_words,
 }
 """What each marker becomes."""

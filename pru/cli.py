@@ -43,7 +43,7 @@ def _make(module: str, text: str) -> Command:
 
 COMMANDS = {
     "predict": _use("app.cli", "Show the most likely next words."),
-    "score": _use("app.cli", "Write the surprisal of every word of a text, as TSV."),
+    "score": _use("app.cli", "Write the surprisal of every word of a text, or figures of every line, as TSV."),
     "serve": _use("app.cli", "Serve a bundle over HTTP."),
     "bench": _use("pru.bench", "Measure how fast a bundle is on this machine, or a server that runs."),
     "engines": _use("app.cli", "Show which engines can run a bundle on this machine, and what the others lack."),

@@ -31,7 +31,13 @@ MOST_NAMED = 20
 
 
 def score_corpus(
-    paths: Sequence[Path], out: Path | None, *, include_eos: bool, as_json: bool, bundle: str | None
+    paths: Sequence[Path],
+    out: Path | None,
+    *,
+    include_eos: bool,
+    oov_penalty: float | None,
+    as_json: bool,
+    bundle: str | None,
 ) -> None:
     """Score every text of a corpus that has no figures yet; `TextError` for rows that could not be scored."""
     check_installed()
@@ -56,7 +62,8 @@ def score_corpus(
     source = replace(source, bundle=source.bundle.absolute())
     served = open_source(source)
     with Console(stderr=True).status("reading the corpus"):
-        plan = make_plan(folder, names, served.identity(served.build_engine()), include_eos=include_eos)
+        model = served.identity(served.build_engine())
+        plan = make_plan(folder, names, model, include_eos=include_eos, oov_penalty=oov_penalty)
     with held(out):
         missing = begin(out, plan)
         try:
@@ -105,7 +112,7 @@ def _whole(plan: Plan, out: Path) -> Likelihood:
 
 def _say(plan: Plan, whole: Likelihood, *, as_json: bool) -> None:
     if as_json:
-        figures = score_of(whole).model_dump()
+        figures = score_of(whole, plan.oov_penalty).model_dump(exclude_unset=True)
         document = {"model": plan.model.model_dump(), "rows": plan.rows, "parts": len(plan.parts), **figures}
         print(json.dumps(document, indent=2))
         return

@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
     ]
 )
 """The figures of `POST /perplexity` for each text, and where it stands: rows count from 1."""
+SCORE = pa.field("score", pa.float64(), nullable=False)
+"""A column more where a run has an `oov_penalty`."""
 _KEY = b"pru"
 
 
@@ -52,8 +54,8 @@ class Summary:
     """Of all its texts together."""
 
 
-def score_part(scorer: Scorer, folder: Path, part: Part, out: Path) -> Summary:
-    """Score a part and put its file into `out`.
+def score_part(scorer: Scorer, folder: Path, part: Part, out: Path, oov_penalty: float | None = None) -> Summary:
+    """Score a part and put its file into `out`; with a penalty, each text's `Likelihood.score` too.
 
     Raises `TextError` for a row that is malformed, or rows that are others than were planned; nothing is written then.
     """
@@ -68,7 +70,7 @@ def score_part(scorer: Scorer, folder: Path, part: Part, out: Path) -> Summary:
         raise
     _check(units, folder, part)
     summary = Summary(part.sha256, part.rows, total(figures))
-    metadata = {_KEY: json.dumps(asdict(summary), sort_keys=True).encode()}
+    schema = SCHEMA.with_metadata({_KEY: json.dumps(asdict(summary), sort_keys=True).encode()})
     table = pa.Table.from_pydict(
         {
             "file": pa.DictionaryArray.from_arrays(pa.array([0] * len(figures), pa.int32()), [part.file]),
@@ -79,8 +81,10 @@ def score_part(scorer: Scorer, folder: Path, part: Part, out: Path) -> Summary:
             "perplexity": [one.perplexity for one in figures],
             "perplexity_without_oov": [one.perplexity_without_oov for one in figures],
         },
-        SCHEMA.with_metadata(metadata),
+        schema,
     )
+    if oov_penalty is not None:
+        table = table.append_column(SCORE, pa.array([one.score(oov_penalty) for one in figures], pa.float64()))
     with written_atomically(out / part.name) as file:
         pq.write_table(table, file, compression="zstd")
     return summary

@@ -65,6 +65,7 @@ class Plan(BaseModel):
     format: int = FORMAT
     model: ModelIdentity
     include_eos: bool
+    oov_penalty: float | None = None
     rows_per_part: int
     files: list[str]
     parts: list[Part]
@@ -98,7 +99,9 @@ def find_files(path: Path) -> tuple[Path, list[str], list[str]]:
     return path.parent, [path.name], []
 
 
-def make_plan(folder: Path, files: Sequence[str], model: ModelIdentity, *, include_eos: bool) -> Plan:
+def make_plan(
+    folder: Path, files: Sequence[str], model: ModelIdentity, *, include_eos: bool, oov_penalty: float | None = None
+) -> Plan:
     """Read every file once, and cut it into parts; `TextError` where one cannot be read."""
     units = {name: _units(folder / name) for name in files}
     count = sum(len(of_file) for of_file in units.values())
@@ -119,7 +122,14 @@ def make_plan(folder: Path, files: Sequence[str], model: ModelIdentity, *, inclu
                     sha256=sha256_of_units(digest for _, _, digest in some),
                 )
             )
-    return Plan(model=model, include_eos=include_eos, rows_per_part=together * UNIT, files=list(files), parts=parts)
+    return Plan(
+        model=model,
+        include_eos=include_eos,
+        oov_penalty=oov_penalty,
+        rows_per_part=together * UNIT,
+        files=list(files),
+        parts=parts,
+    )
 
 
 def read_plan(out: Path) -> Plan:

@@ -87,7 +87,7 @@ class PartScorer:
                 )
             file.write(b".")
         try:
-            score_part(scorer, self._folder, part, self._out)
+            score_part(scorer, self._folder, part, self._out, self._plan.oov_penalty)
         except TextError as error:
             return str(error)
         except (EngineMemoryError, MemoryError) as error:

@@ -30,7 +30,9 @@ class ScoreOptions(TypedDict, total=False):
     context: str
     return_tokens: bool
     return_words: bool
+    return_entropies: bool
     include_eos: bool
+    oov_penalty: float | None
     model: str | None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import BundleError
-from tests.app.commands import run
+from tests.app.commands import run, run_in_terminal
 from tests.app.fakes import CORPUS, fake_model
 from tests.app.serving import serving
 
@@ -50,21 +50,22 @@ def test_score_gives_the_whole_texts_perplexity_and_each_lines(
     file = tmp_path / "text.txt"
     text = "\n".join(["the harbour is small", "", "Zanzibar is not", "the sea"]) + "\n"
     file.write_text(text)
-    assert run(monkeypatch, "score", str(file), "--lines", "--json") == 0
+    assert run(monkeypatch, "score", str(file), "--lines", "--json", "--keep-blank-lines") == 0
     scored = json.loads(capsys.readouterr().out)
     with serving() as client:
         answer = client.post("/perplexity", json={"text": text, "return_tokens": True}).json()
     assert scored["model"] == answer["model"]
     assert {name: scored[name] for name in answer["total"]} == answer["total"]
-    assert [line["line"] for line in scored["lines"]] == [1, 3, 4]
-    assert [line["token_count"] for line in scored["lines"]] == [5, 4, 3]
-    assert [line["oov_count"] for line in scored["lines"]] == [0, 1, 0]
+    assert [line["line"] for line in scored["lines"]] == [1, 2, 3, 4]
+    assert [line["token_count"] for line in scored["lines"]] == [5, 1, 4, 3]
+    assert [line["oov_count"] for line in scored["lines"]] == [0, 0, 1, 0]
     third = answer["results"][0]["tokens"][6:10]
-    assert scored["lines"][1]["log_likelihood"] == pytest.approx(sum(token["log_probability"] for token in third))
+    assert scored["lines"][2]["log_likelihood"] == pytest.approx(sum(token["log_probability"] for token in third))
 
-    assert run(monkeypatch, "score", str(file), "--lines") == 0
+    assert run_in_terminal(monkeypatch, "score", str(file), "--lines", "--keep-blank-lines") == 0
     table = capsys.readouterr().out
     assert f"{scored['perplexity']:.2f}" in table
+    assert f"{scored['log_likelihood']:.2f}" in table
     assert "Zanzibar is not" in table
 
 
@@ -88,7 +89,7 @@ def test_score_of_an_empty_text_says_that_there_is_none(
 ) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes(b"")
-    assert run(monkeypatch, "score", str(file), "--lines", "--no-eos") == 0
+    assert run_in_terminal(monkeypatch, "score", str(file), "--lines", "--no-eos") == 0
     assert "-" in capsys.readouterr().out
     assert run(monkeypatch, "score", str(file), "--json", "--no-eos") == 0
     assert json.loads(capsys.readouterr().out)["perplexity"] is None
@@ -99,7 +100,7 @@ def test_score_takes_text_that_looks_like_markup(
 ) -> None:
     file = tmp_path / "text.txt"
     file.write_text("[red] is left [/red]\n" + "\n".join(CORPUS))
-    assert run(monkeypatch, "score", str(file), "--lines") == 0
+    assert run_in_terminal(monkeypatch, "score", str(file), "--lines") == 0
     assert "[red] is left" in capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.served_model import ServedModel
-from tests.app.commands import run
+from tests.app.commands import run, run_in_terminal
 from tests.app.fakes import fake_model
 from tests.app.serving import serving
 from tests.app.test_hostile_requests import CONTROLS, IndifferentEngine, log_probability
@@ -34,11 +34,14 @@ def scored(
     """What `score --json` says of a file of this text, and that the tables can be written too."""
     file = tmp_path / "text.txt"
     file.write_bytes(text.encode())
-    assert run(monkeypatch, "score", file, "--lines") == 0
+    assert run_in_terminal(monkeypatch, "score", file, "--lines") == 0
     assert len(capsys.readouterr().out.splitlines()) >= 5
     assert run(monkeypatch, "score", file) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert {line.count("\t") for line in [header, *rows]} == {7}
+    assert run(monkeypatch, "score", file, "--lines") == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert {line.count("\t") for line in [header, *rows]} == {5}
     assert run(monkeypatch, "score", file, "--json") == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
@@ -110,14 +113,15 @@ def test_no_control_character_of_a_text_reaches_the_terminal(
 ) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes("".join(f"the{control}sea " for control in CONTROLS if control not in "\0\n\r").encode())
-    assert run(monkeypatch, "score", file, "--lines") == 0
+    assert run_in_terminal(monkeypatch, "score", file, "--lines") == 0
     table = capsys.readouterr().out
     assert "the" in table
     assert set(table) & set(CONTROLS) == {"\n"}
-    assert run(monkeypatch, "score", file) == 0
-    rows = capsys.readouterr().out
-    assert "the\N{REPLACEMENT CHARACTER}sea" in rows
-    assert set(rows) & set(CONTROLS) == {"\n", "\t"}
+    for options in ([], ["--lines"]):
+        assert run(monkeypatch, "score", file, *options) == 0
+        rows = capsys.readouterr().out
+        assert "the\N{REPLACEMENT CHARACTER}sea" in rows
+        assert set(rows) & set(CONTROLS) == {"\n", "\t"}
 
 
 @pytest.mark.usefixtures("small_model")

@@ -144,6 +144,49 @@ def test_tokens_and_words_come_only_where_asked_for(client: TestClient) -> None:
     assert one(client, text="", include_eos=False, return_tokens=True, return_words=True)["tokens"] == []
 
 
+def test_a_penalty_for_unknown_tokens_gives_each_text_and_all_together_a_score(client: TestClient) -> None:
+    texts = ["the Zanzibar sea", "the sea", "Zanzibar Zanzibar", "<unk>"]
+    plain = ask(client, texts=texts)
+    answer = ask(client, texts=texts, oov_penalty=2.5)
+    for result, before, unknown in zip(answer["results"], plain["results"], [1, 0, 2, 0], strict=True):
+        assert result.pop("score") == pytest.approx(before["log_likelihood"] - 2.5 * unknown)
+    total = answer["total"]
+    assert total.pop("score") == pytest.approx(plain["total"]["log_likelihood"] - 2.5 * 3)
+    # Nothing else has changed: perplexities stay those that training measures.
+    assert answer == plain
+
+
+def test_a_penalty_of_nothing_is_a_penalty(client: TestClient) -> None:
+    result = one(client, text="the Zanzibar sea", oov_penalty=0)
+    assert result["score"] == result["log_likelihood"]
+
+
+@pytest.mark.parametrize("times", [1, 40])
+def test_an_entropy_is_the_surprisal_that_was_to_be_expected_in_a_tokens_place(client: TestClient, times: int) -> None:
+    state = np.zeros(ENGINE.state_size, np.float32)
+    expected = []
+    for token in ("<eos>", *["the", "harbour", "<unk>"] * times):
+        hidden, state = ENGINE.step(VOCABULARY.id_of(token), state)
+        probabilities = np.exp(ENGINE.log_probabilities(hidden[None])[0].astype(np.float64))
+        expected.append(float((probabilities * -np.log2(probabilities)).sum()))
+    text = " ".join(["the harbour Zanzibar"] * times)
+    plain = ask(client, texts=[text, "the sea"], return_tokens=True)
+    answer = ask(client, texts=[text, "the sea"], return_tokens=True, return_entropies=True)
+    assert answer["results"][0]["entropies"] == pytest.approx(expected, rel=1e-5)
+    assert len(answer["results"][1]["entropies"]) == 3
+    for result, before in zip(answer["results"], plain["results"], strict=True):
+        del result["entropies"]
+        assert result["log_likelihood"] == pytest.approx(before["log_likelihood"], rel=1e-6)
+        assert [token["rank"] for token in result["tokens"]] == [token["rank"] for token in before["tokens"]]
+
+
+@pytest.mark.parametrize("penalty", [-0.1, 1001, "5", True])
+def test_a_penalty_that_is_no_number_of_nats_is_refused(client: TestClient, penalty: object) -> None:
+    response = client.post("/perplexity", json={"text": "the sea", "oov_penalty": penalty})
+    assert response.status_code == 422
+    assert [error["pointer"] for error in response.json()["errors"]] == ["#/oov_penalty"]
+
+
 def test_nothing_to_score_has_no_perplexity(client: TestClient) -> None:
     answer = ask(client, text=" ", include_eos=False)
     nothing = {

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app import long_text
 from tests.app.commands import run
 from tests.app.fakes import CORPUS, fake_model
-from tests.app.serving import serving
+from tests.app.scored import asked, check_against_service, numbered, scored
 from tests.commands import only_line
 
 TEXT = 'The harbour\'s "small"\tboat is  red,\r\n\n  the well-known Zanzibar \N{SHIP}.\n \nthe sea  \n'
@@ -25,46 +24,6 @@ def _small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.served_model.open_model", lambda settings: fake_model())
 
 
-def asked(**fields: Any) -> Any:
-    """What the service answers to `POST /perplexity`."""
-    with serving() as client:
-        return client.post("/perplexity", json={"return_words": True, **fields}).json()
-
-
-def rows(tsv: str) -> list[dict[str, str]]:
-    """The rows as a program reads them that knows the dialect."""
-    return list(csv.DictReader(io.StringIO(tsv), dialect="excel-tab"))
-
-
-def numbered(text: str) -> list[tuple[str, str, str]]:
-    """Line, position and content of every word, found by splitting."""
-    return [
-        (str(line), str(position), word)
-        for line, content in enumerate(text.split("\n"), start=1)
-        for position, word in enumerate(content.split(), start=1)
-    ]
-
-
-def scored(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[list[dict[str, str]], str]:
-    """Rows and the line on standard error."""
-    assert run(monkeypatch, "score", *arguments) == 0
-    printed = capsys.readouterr()
-    return rows(printed.out), printed.err
-
-
-def check_against_service(found: list[dict[str, str]], answer: list[dict[str, Any]], offset: int = 0) -> None:
-    """Every row is the answer's entry of that word."""
-    words = [word for word in answer if word["word"].strip()]
-    assert len(found) == len(words)
-    for row, word in zip(found, words, strict=True):
-        assert row["word"] == word["word"]
-        assert (int(row["start"]), int(row["end"])) == (word["start"] + offset, word["end"] + offset)
-        assert float(row["surprisal"]) == pytest.approx(word["surprisal"], abs=5e-7)
-        assert (int(row["token_count"]), bool(int(row["oov"]))) == (word["token_count"], word["oov"])
-
-
 @pytest.mark.parametrize("piece", [1, 20, 1 << 14])
 def test_a_row_is_a_word_as_typed_with_its_place_and_its_surprisal_in_bits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, piece: int
@@ -72,7 +31,7 @@ def test_a_row_is_a_word_as_typed_with_its_place_and_its_surprisal_in_bits(
     monkeypatch.setattr(long_text, "PIECE", piece)
     monkeypatch.setattr(long_text, "CHUNK", 3)
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
-    found, said = scored(monkeypatch, capsys, tmp_path / "text.txt")
+    found, said = scored(monkeypatch, capsys, tmp_path / "text.txt", "--keep-blank-lines")
     assert list(found[0]) == ["line", "position", "word", "start", "end", "surprisal", "token_count", "oov"]
     assert [(row["line"], row["position"], row["word"]) for row in found] == numbered(TEXT)
     assert [TEXT[int(row["start"]) : int(row["end"])] for row in found] == TEXT.split()
@@ -90,18 +49,42 @@ def test_totals_are_the_services_wherever_a_text_is_cut(
 ) -> None:
     monkeypatch.setattr(long_text, "PIECE", 1)
     (tmp_path / "text.txt").write_text(text)
-    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json", "--eos" if eos else "--no-eos") == 0
+    arguments = ["score", tmp_path / "text.txt", "--json", "--eos" if eos else "--no-eos", "--keep-blank-lines"]
+    assert run(monkeypatch, *arguments) == 0
     document = json.loads(capsys.readouterr().out)
     total = asked(text=text, include_eos=eos)["total"]
     assert {name: document[name] for name in total} == pytest.approx(total)
     assert [(str(word["line"]), str(word["position"]), word["word"]) for word in document["words"]] == numbered(text)
 
 
+@pytest.mark.parametrize("piece", [1, 6, 1 << 14])
+@pytest.mark.parametrize("eos", ["--eos", "--no-eos"])
+@pytest.mark.parametrize("text", ["", "\n \n", "\n\nthe sea", "the\n\n", "the\n \n\r\n\n sea is\n\n\nsmall  \n \n"])
+def test_blank_lines_are_no_tokens_unless_they_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    text: str,
+    eos: str,
+    piece: int,
+) -> None:
+    monkeypatch.setattr(long_text, "PIECE", piece)
+    (tmp_path / "text.txt").write_bytes(text.encode())
+    without = "\n".join(line for line in text.split("\n") if line.strip())
+    total = asked(text=without, include_eos=eos == "--eos")["total"]
+    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json", eos) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {name: document[name] for name in total} == pytest.approx(total)
+    # Words have their places in the file all the same.
+    assert [(str(word["line"]), str(word["position"]), word["word"]) for word in document["words"]] == numbered(text)
+    assert [text[word["start"] : word["end"]] for word in document["words"]] == text.split()
+
+
 def test_json_holds_the_services_words_to_the_bit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
-    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json") == 0
+    assert run(monkeypatch, "score", tmp_path / "text.txt", "--json", "--keep-blank-lines") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     document = json.loads(printed.out)
@@ -128,6 +111,46 @@ def test_each_line_can_be_a_text_of_its_own(
     document = json.loads(capsys.readouterr().out)
     assert [line["line"] for line in document["lines"]] == [1, 3, 4, 5]
     assert document["perplexity"] == pytest.approx(asked(texts=[line for line in lines if line])["total"]["perplexity"])
+
+
+def test_places_count_a_carriage_return_and_no_byte_order_mark_and_words_like_na_are_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbfthe NA\r\nNULL nan don't\r\n")
+    found, _ = scored(monkeypatch, capsys, tmp_path / "text.txt")
+    places = [(row["word"], row["start"], row["end"]) for row in found]
+    assert places == [
+        ("the", "0", "3"),
+        ("NA", "4", "6"),
+        ("NULL", "8", "12"),
+        ("nan", "13", "16"),
+        ("don't", "17", "22"),
+    ]
+
+
+@pytest.mark.parametrize("each_line", [[], ["--each-line"]])
+def test_an_entropy_is_that_in_the_place_of_a_words_first_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, each_line: list[str]
+) -> None:
+    monkeypatch.setattr(long_text, "PIECE", 1)
+    monkeypatch.setattr(long_text, "CHUNK", 2)
+    lines = ["the harbour's Zanzibar", "the well-known sea"]
+    (tmp_path / "text.txt").write_text("\n\n".join(lines))
+    arguments = [tmp_path / "text.txt", "--entropy", *each_line]
+    found, _ = scored(monkeypatch, capsys, *arguments)
+    expected = []
+    fields = {"return_tokens": True, "return_entropies": True}
+    for text in lines if each_line else ["\n".join(lines)]:
+        [result] = asked(text=text, **fields)["results"]
+        by_start = {
+            token["start"]: entropy
+            for token, entropy in reversed(list(zip(result["tokens"], result["entropies"], strict=True)))
+        }
+        expected += [by_start[word["start"]] for word in result["words"] if word["word"].strip()]
+    assert [float(row["entropy"]) for row in found] == pytest.approx(expected, abs=5e-6)
+    assert run(monkeypatch, "score", *arguments, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [word["entropy"] for word in document["words"]] == pytest.approx(expected, abs=5e-6)
 
 
 def test_several_files_are_named_and_each_starts_afresh(
@@ -167,6 +190,15 @@ def test_a_file_is_written_whole_or_not_at_all(
     written, printed = out.read_text(encoding="utf-8"), capsys.readouterr()
     assert printed.out == ""
     assert "words, " in printed.err
+    record = json.loads((tmp_path / "words.tsv.json").read_text(encoding="utf-8"))
+    answer = asked(text="\n".join(CORPUS))
+    assert record["model"] == answer["model"]
+    assert record["files"] == [str(tmp_path / "text.txt")]
+    assert (record["each_line"], record["keep_blank_lines"], record["include_eos"]) == (False, False, True)
+    assert {name: record[name] for name in ("log_likelihood", "token_count", "oov_count")} == pytest.approx(
+        {name: answer["total"][name] for name in ("log_likelihood", "token_count", "oov_count")}
+    )
+    assert re.fullmatch(r"\d+\.\d+\.\d+", record["version"])
     assert run(monkeypatch, "score", tmp_path / "text.txt") == 0
     assert capsys.readouterr().out == written
 
@@ -176,7 +208,11 @@ def test_a_file_is_written_whole_or_not_at_all(
     [
         (["-", "-"], "standard input can be read once; give - once"),
         (["text.txt", "--out", "none/words.tsv"], "none/words.tsv cannot be written: No such file or directory; "),
-        (["text.txt", "--lines", "--out", "x"], "--lines shows a table in the terminal; "),
+        (["text.txt", "--each-line", "--keep-blank-lines"], "with --each-line a blank line is no text; "),
+        (["text.txt", "--lines", "--entropy"], "--entropy is of words; leave --lines away"),
+        (["text.txt", "--oov-penalty", "6"], "--oov-penalty adds a score of lines or texts, not words; "),
+        (["text.txt", "--lines", "--oov-penalty", "-1"], "--oov-penalty is -1; give nats from 0 to 1000"),
+        (["text.txt", "--lines", "--oov-penalty", "nan"], "--oov-penalty is nan; give nats from 0 to 1000"),
         (["\x1b[2J\n.txt"], "\N{REPLACEMENT CHARACTER}[2J .txt cannot be read: No such file or directory"),
     ],
 )

@@ -151,14 +151,10 @@ def shown(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
 def test_a_terminal_that_cannot_show_a_character_is_shown_another(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the 🚢 harbour é 漢\n")
-    done = shown(
-        *("score", "--lines", str(tmp_path / "text.txt")),
-        env=environment() | {"PYTHONIOENCODING": encoding},
-        encoding=encoding,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    assert "harbour" in done.stdout
+    status, printed = in_a_terminal("score", "--lines", str(tmp_path / "text.txt"), PYTHONIOENCODING=encoding)
+    assert status == 0
+    assert "harbour" in printed.decode(encoding)
+    assert "error" not in printed.decode(encoding)
 
 
 @pytest.mark.parametrize("arguments", [["predict", "the"], ["predict", "the", "--json"], ["score", __file__, "--json"]])
@@ -187,12 +183,19 @@ def test_a_reader_that_leaves_ends_the_output_without_a_complaint(tmp_path: Path
 
 @pytest.mark.parametrize("option", ["--json", "--lines", "--each-line"])
 def test_a_progress_bar_is_gone_before_anything_is_written_beside_it(option: str, tmp_path: Path) -> None:
-    """On a terminal that both outputs go to, as `script` of util-linux or `pty` makes one."""
     (tmp_path / "text.txt").write_text("the sea\n" * 50)
+    status, printed = in_a_terminal("score", option, str(tmp_path / "text.txt"))
+    assert status == 0
+    for line in printed.decode().splitlines():
+        assert "scoring" not in line.rpartition("\x1b[2K")[2] or not {"┏", "{", "\t"} & set(line)
+
+
+def in_a_terminal(*arguments: str, **changes: str) -> tuple[int, bytes]:
+    """Status and output of a process on a terminal that both outputs go to, as `script` or `pty` makes one."""
     terminal, side = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", SHOW, "score", option, str(tmp_path / "text.txt")],
-        env=environment() | {"COLUMNS": "80", "TERM": "xterm"},
+        [sys.executable, "-c", SHOW, *arguments],
+        env=environment() | {"COLUMNS": "80", "TERM": "xterm"} | changes,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=side,
@@ -203,7 +206,6 @@ def test_a_progress_bar_is_gone_before_anything_is_written_beside_it(option: str
         with contextlib.suppress(OSError):  # What Linux makes of the end of a terminal.
             while part := os.read(terminal, 1 << 16):
                 written += part
-        assert process.wait() == 0
+        status = process.wait()
     os.close(terminal)
-    for line in written.decode().splitlines():
-        assert "scoring" not in line.rpartition("\x1b[2K")[2] or not {"┏", "{", "\t"} & set(line)
+    return status, written

@@ -230,7 +230,7 @@ def test_an_example_runs_as_it_stands(example: str, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "pru").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pru "$@"\n')
     (tmp_path / "bin" / "pru").chmod(0o755)
-    for name in ("story.txt", "sentences.txt"):
+    for name in ("story.txt", "sentences.txt", "candidates.txt"):
         (tmp_path / name).write_text("It was raining.\nWe left.\n")
     (tmp_path / "corpus.jsonl").write_text('{"text": "It was raining."}\n{"text": "We left."}\n')
     (tmp_path / "runs").mkdir()

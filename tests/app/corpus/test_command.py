@@ -51,7 +51,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
             if str(part.number) in bad:
                 yield Told(part, f"corpus.jsonl, row {part.first + 499}: bad")
                 continue
-            score_part(scorer, folder, part, out)
+            score_part(scorer, folder, part, out, read_plan(out).oov_penalty)
             yield Told(part, "")
 
     monkeypatch.setattr("app.corpus.command.cluster", cluster)
@@ -169,6 +169,7 @@ def test_a_folder_of_the_users_own_is_left_as_it_is(
         (["--ray", "--out", "out", "other.jsonl"], "give one PATH"),
         (["--ray", "--out", "out", "--each-line"], "leave --each-line and --lines away"),
         (["--ray", "--out", "out", "--lines"], "leave --each-line and --lines away"),
+        (["--ray", "--out", "out", "--keep-blank-lines"], "leave --each-line and --lines away, and --keep-blank-lines"),
     ],
 )
 def test_options_that_go_with_no_corpus_are_refused(
@@ -184,6 +185,22 @@ def test_options_that_go_with_no_corpus_are_refused(
     assert run(monkeypatch, "score", corpus, *arguments) == 2
     assert words in only_line(capsys)
     assert [path.name for path in tmp_path.iterdir()] == [corpus.name]
+
+
+@pytest.mark.usefixtures("_here")
+def test_with_a_penalty_each_text_and_all_together_have_a_score(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
+    corpus.write_text('{"text": "The brown fox."}\n{"text": "The br0wn f0x."}\n')
+    assert run(monkeypatch, "score", corpus, "--ray", "--out", out, "--oov-penalty", 6, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = pq.read_table(out).to_pylist()
+    assert [row["oov_count"] for row in rows] == [0, 2]
+    for row in (*rows, document):
+        assert row["score"] == pytest.approx(row["log_likelihood"] - 6 * row["oov_count"])
 
 
 @pytest.mark.parametrize("package", ["ray", "pyarrow"])

@@ -60,6 +60,20 @@ def test_a_row_has_the_figures_that_the_service_gives(
         assert row == pytest.approx(result)
 
 
+def test_with_a_penalty_a_row_has_the_services_score_too(tmp_path: Path) -> None:
+    [part] = planned(tmp_path, TEXTS).parts
+    model = fake_model()
+    scorer = Scorer(NumpyEngine(len(model.vocabulary)), model.vocabulary, include_eos=True)
+    without = score_part(scorer, tmp_path, part, tmp_path)
+    assert score_part(scorer, tmp_path, part, tmp_path, 2.5) == without == read_summary(tmp_path / part.name)
+    with serving() as client:
+        answer = client.post("/perplexity", json={"texts": TEXTS, "oov_penalty": 2.5}).json()
+    table = pq.read_table(tmp_path / part.name)
+    assert table.column("score").to_pylist() == pytest.approx([result["score"] for result in answer["results"]])
+    assert not table.schema.field("score").nullable
+    assert sum(table.column("oov_count").to_pylist()) == 1
+
+
 def test_the_file_says_what_was_scored_and_its_sums(tmp_path: Path) -> None:
     [part] = planned(tmp_path, TEXTS).parts
     found = score(tmp_path, part)

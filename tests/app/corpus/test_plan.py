@@ -137,6 +137,7 @@ def test_a_folder_of_another_run_is_left_as_it_is(tmp_path: Path) -> None:
     others = [
         planned(tmp_path, "b.jsonl"),
         planned(tmp_path, include_eos=False),
+        make_plan(tmp_path, ["a.jsonl"], MODEL, include_eos=True, oov_penalty=0.0),
         make_plan(tmp_path, ["a.jsonl"], model, include_eos=True),
     ]
     for other in others:

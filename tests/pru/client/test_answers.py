@@ -62,7 +62,12 @@ def test_predictions_are_those_of_the_service(service: Service, client: PRUClien
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"context": "the boats"}, {"return_tokens": True, "include_eos": False}, {"return_words": True}],
+    [
+        {},
+        {"context": "the boats"},
+        {"return_tokens": True, "include_eos": False},
+        {"return_words": True, "oov_penalty": 3.5},
+    ],
 )
 def test_scores_are_those_of_the_service(service: Service, client: PRUClient, options: ScoreOptions) -> None:
     assert fields_of(client.perplexity(TEXT, **options)) == raw(service, "/perplexity", text=TEXT, **options)

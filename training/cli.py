@@ -28,6 +28,7 @@ from model.errors import ConfigurationError, TrainingError
 from model.language_model import outline
 from training.analyze_command import analyze_command
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
+from training.coverage import coverage
 from training.data import Data
 from training.evaluate_command import DataOption, evaluate_command
 from training.memory import enough_memory, keep_freed_memory
@@ -147,6 +148,7 @@ def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None
     out, world, leads = trainer.out, trainer.world, trainer.world.leads
     console = Console(stderr=True, soft_wrap=True, quiet=not leads)
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
+    console.print(coverage(trainer.data))
     with _interruptible() as interrupted, ExitStack() as stack:
         observers: list[Observer] = [stack.enter_context(TerminalObserver(console))]
         if tensorboard and leads:

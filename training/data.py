@@ -38,8 +38,17 @@ class Data:
     @property
     def tokens(self) -> dict[str, int]:
         """Tokens of each split that there is."""
+        return {split: len(ids) for split, ids in self._splits.items()}
+
+    @property
+    def unknown_tokens(self) -> dict[str, int]:
+        """How many of them are `<unk>`."""
+        return {split: int((ids == self.vocabulary.unk_id).sum()) for split, ids in self._splits.items()}
+
+    @property
+    def _splits(self) -> dict[str, Ids]:
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
-        return {split: len(ids) for split, ids in splits.items() if ids is not None}
+        return {split: ids for split, ids in splits.items() if ids is not None}
 
 
 class Epochs:

@@ -139,14 +139,16 @@ def evaluate_command(
                 model, ids, eos_id, statistics, settings, statistics_of=trained_on, advance=advance
             )
         else:
-            result = evaluate(model, ids, eos_id, advance=advance)
+            result = evaluate(model, ids, eos_id, unk_id=vocabulary.unk_id, advance=advance)
     if not math.isfinite(result.perplexity):
         raise TrainingError(f"{name}: {_in_words(result)}: that is beyond float32; choose milder settings")
+    unknown = int((ids == vocabulary.unk_id).sum())
     # Dynamic evaluation needs gradients, and its recurrence is not rounded for them.
-    found = {"data": name, **result.record(), **({} if dynamic else of_recurrence(model, place))}
+    rounded = {} if dynamic else of_recurrence(model, place)
+    found = {"data": name, **result.record(), "unknown_tokens": unknown, **rounded}
     if record:
         _keep(checkpoint, found)
-    print(json.dumps(found) if as_json else f"{name}: {_in_words(result)}")
+    print(json.dumps(found) if as_json else f"{name}: {_in_words(result)}{_of_unknown(result, unknown)}")
 
 
 def _keep(checkpoint: Path, found: dict[str, Any]) -> None:
@@ -199,3 +201,9 @@ def _in_words(result: Evaluation) -> str:
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.parameters.items())
     figure = f"{result.measure.replace('_', ' ')} {result.perplexity:.2f} over {result.tokens:,} tokens"
     return f"{figure} ({settings})" if settings else figure
+
+
+def _of_unknown(result: Evaluation, unknown: int) -> str:
+    """What share of the tokens is unknown, and the perplexity without them: `<unk>` is easy to predict."""
+    without = f", without them perplexity {result.known.perplexity:.2f}" if unknown and result.known else ""
+    return f"; {unknown / result.tokens:.1%} of them unknown{without}"

@@ -295,6 +295,7 @@ class Trainer:
             **self.identity,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "tokens": self.data.tokens,
+            "unknown_tokens": self.data.unknown_tokens,
             "curve": position.curve,
             "best_epoch": position.best[1],
             **({"start_perplexity": start} if (start := position.start_perplexity) is not None else {}),

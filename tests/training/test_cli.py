@@ -68,6 +68,23 @@ def test_train_then_evaluate_gives_the_perplexity_of_the_record(
     assert f"perplexity {record['perplexity']['valid']:.2f}" in capsys.readouterr().out
 
 
+def test_training_says_and_records_how_much_of_each_text_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "train.txt").write_text("the cat sat on the mat by itself\nthe cat sat on the mat by night\n" * 20)
+    (data / "valid.txt").write_text("the cat sat on the roof by day\n" * 5)
+    assert run(monkeypatch, "train", "--data", data, "--preset", "tiny", "--out", out, "--min-count", 21) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a vocabulary of 8 words; unknown are 11.1% of train, 22.2% of valid" in said
+    record = read_record(out)
+    assert record["tokens"] == {"train": 360, "valid": 45}
+    assert record["unknown_tokens"] == {"train": 40, "valid": 10}
+    assert record["vocabulary"]["words"] == 8
+    assert read_run(out).perplexity["valid"] > 1
+
+
 def test_only_a_newline_ends_a_line_of_an_evaluated_text(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

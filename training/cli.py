@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from model.errors import ConfigurationError, TrainingError
 from model.language_model import outline
 from training.analyze_command import analyze_command
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
-from training.coverage import coverage
+from training.coverage import coverage, doubt
 from training.data import Data
 from training.evaluate_command import DataOption, evaluate_command
 from training.memory import enough_memory, keep_freed_memory
@@ -135,20 +135,22 @@ def train(
         )
         if resume:
             trainer.resume()
-        _run(trainer, max_minutes, tensorboard)
+        notices = [coverage(trainer.data), doubt(trainer.data, corpus.splits["valid"])]
+        _run(trainer, max_minutes, tensorboard, [notice for notice in notices if notice])
         if as_json and world.leads:
             print(json.dumps({"checkpoint": str(out), **read_record(out)}))
 
 
-def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None:
-    """Train until the end, a signal or the time that is given, and say which it was.
+def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool, notices: Sequence[str]) -> None:
+    """Say the notices, train until the end, a signal or the time that is given, and say which it was.
 
     A signal to one of several processes stops all, and all end as it does: whoever supervises them starts all again.
     """
     out, world, leads = trainer.out, trainer.world, trainer.world.leads
     console = Console(stderr=True, soft_wrap=True, quiet=not leads)
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
-    console.print(coverage(trainer.data))
+    for notice in notices:
+        console.print(notice)
     with _interruptible() as interrupted, ExitStack() as stack:
         observers: list[Observer] = [stack.enter_context(TerminalObserver(console))]
         if tensorboard and leads:

@@ -201,7 +201,7 @@ def _interruptible() -> Iterator[_Interrupted]:
 app.command(
     name="evaluate",
     epilog=examples(
-        "pru evaluate --checkpoint runs/mine --data my-text.txt --split valid",
+        "pru evaluate --checkpoint runs/mine --data my-text.txt",
         "pru evaluate --checkpoint runs/mine --text other.txt --json",
         "pru evaluate --checkpoint runs/pru-g4 --data ptb --dynamic --record",
     ),

@@ -42,7 +42,9 @@ DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to 
 def evaluate_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     data: DataOption = "",
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="train, valid or test. Unless given, test where there is one, else valid.")
+    ] = None,
     text: Annotated[Path | None, typer.Option(help="A UTF-8 file read as it is, instead of --data.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
     device: DeviceOption = None,
@@ -87,7 +89,7 @@ def evaluate_command(
     --neural-cache or --dynamic is given; choose their settings on the
     validation split.
     """
-    if split not in SPLITS:
+    if split not in (None, *SPLITS):
         raise ConfigurationError(f"--split must be one of {', '.join(SPLITS)}, not {split}")
     if bool(data) == (text is not None):
         raise ConfigurationError("give the text to evaluate on by --data or by --text")
@@ -177,10 +179,13 @@ def _number(temperature: str) -> float | None:
         raise ConfigurationError(f"--temperature must be a number or auto, not {temperature}") from None
 
 
-def _to_evaluate(vocabulary: Vocabulary, corpus: Corpus | None, split: str, text: Path | None) -> tuple[str, Ids]:
+def _to_evaluate(
+    vocabulary: Vocabulary, corpus: Corpus | None, split: str | None, text: Path | None
+) -> tuple[str, Ids]:
     """What a result is called, and the ids."""
     if text is None:
-        return _of_corpus(vocabulary, corpus, split, "a result is of")
+        held_out = "test" if corpus is not None and "test" in corpus.splits else "valid"
+        return _of_corpus(vocabulary, corpus, split or held_out, "a result is of")
     content = read_text(text, CorpusError)
     if not content.strip():
         raise CorpusError(f"{text} is empty; give text to evaluate on")

@@ -85,6 +85,23 @@ def test_training_says_and_records_how_much_of_each_text_is_unknown(
     assert read_run(out).perplexity["valid"] > 1
 
 
+def test_a_file_is_evaluated_on_what_was_held_out_of_it_and_a_corpus_on_its_test_split(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = tmp_path / "my-text.txt", tmp_path / "out"
+    text.write_text((corpus_folder / "train.txt").read_text())
+    assert run(monkeypatch, "train", "--data", text, "--preset", "tiny", "--out", out) == 0
+    record = read_record(out)
+    capsys.readouterr()
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", text) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"my-text valid: perplexity {record['perplexity']['valid']:.2f} over ")
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", corpus_folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["data"] == f"{corpus_folder.name} test"
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", text, "--split", "test") == 2
+    assert "my-text has no test split; give --split train or valid" in capsys.readouterr().err
+
+
 def test_only_a_newline_ends_a_line_of_an_evaluated_text(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,8 @@ THAI = "ฉันไปโรงเรียนทุกวันและเร
 
 def data(train: list[str], valid: list[str], *, min_count: int = 1) -> Data:
     vocabulary = Vocabulary.from_lines(train, Convention.PLAIN, min_count=min_count)
-    return Data("own", {}, vocabulary, *(vocabulary.encode("\n".join(lines)) for lines in (train, valid)), None)
+    ids = [vocabulary.encode("\n".join(lines)) for lines in (train, valid)]
+    return Data("own", {}, vocabulary, ids[0], ids[1], None)
 
 
 def test_the_vocabulary_and_what_it_leaves_out_are_said() -> None:

@@ -254,6 +254,7 @@ def presets(
                         "preset": preset.name,
                         "summary": preset.summary,
                         "parameters": parameters,
+                        "model": model.config.model_dump(mode="json"),
                         "recipe": recipe.model_dump(mode="json"),
                     }
                 )

@@ -132,6 +132,8 @@ def test_presets_lists_the_models_of_the_paper_with_their_sizes(
     assert run(monkeypatch, "presets", "--json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     sizes = {row["preset"]: f"{row['parameters'] / 1e6:.2f}" for row in rows}
+    assert {"dropout", "clip"} <= rows[0]["recipe"].keys()
+    assert {"mogrifier_rounds", "softmaxes"} <= rows[0]["model"].keys()
     table_1 = {
         "pru-g1": "18.97",
         "pru-g2": "18.51",
@@ -153,7 +155,11 @@ def test_presets_lists_the_models_of_the_paper_with_their_sizes(
     [
         (
             ["train", "--data", "CORPUS", "--out", "OUT", "--preset", "huge"],
-            "no preset is called huge; there are lstm-1000",
+            "no preset is called huge; `pru presets` lists all",
+        ),
+        (
+            ["train", "--data", "CORPUS", "--out", "OUT", "--preset", "smal"],
+            "no preset is called smal (near it: small); `pru presets` lists all",
         ),
         (["train", "--data", "nowhere", "--out", "OUT", "--preset", "tiny"], "nowhere"),
         (["train", "--data", "CORPUS", "--out", "OUT", "--preset", "tiny", "--resume"], "nothing to resume"),

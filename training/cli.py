@@ -30,7 +30,7 @@ from training.analyze_command import analyze_command
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
 from training.coverage import coverage, doubt
 from training.data import Data
-from training.evaluate_command import DataOption, evaluate_command
+from training.evaluate_command import DataOption, JoinOption, evaluate_command
 from training.memory import enough_memory, keep_freed_memory
 from training.observer import Observer
 from training.presets import PRESETS, find_preset
@@ -99,6 +99,7 @@ def train(
     convention: Annotated[
         Convention | None, typer.Option(help="How own text is written; wikitext and ptb mean those corpora's tokens.")
     ] = None,
+    join_lines: JoinOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="At the end print the run's record as JSON.")] = False,
 ) -> None:
     """Train a model; Ctrl-C, SIGTERM and --max-minutes stop it so that --resume goes on exactly."""
@@ -110,7 +111,7 @@ def train(
     chosen = find_preset(preset)
     if chosen.finetunes and start is None:
         raise ConfigurationError(f"{preset} finetunes a checkpoint of {chosen.finetunes}; give it by --from")
-    corpus = load_corpus(data, convention=convention)
+    corpus = load_corpus(data, convention=convention, join_lines=join_lines)
     vocabulary = corpus.vocabulary(min_count, max_vocab)
     ids = {split: vocabulary.encode(text) for split, text in corpus.splits.items()}
     settings = [*(changes or []), *([f"recipe.epochs={epochs}"] if epochs else [])]
@@ -125,7 +126,9 @@ def train(
         trainer = Trainer(
             config,
             recipe,
-            Data(corpus.name, dict(corpus.sha256), vocabulary, ids["train"], ids["valid"], ids.get("test")),
+            Data(
+                corpus.name, dict(corpus.sha256), vocabulary, ids["train"], ids["valid"], ids.get("test"), corpus.joined
+            ),
             out,
             preset=preset,
             seed=seed,

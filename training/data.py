@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -34,6 +35,13 @@ class Data:
     train: Ids
     valid: Ids
     test: Ids | None
+    joined: bool = False
+    """Whether the lines of the text's paragraphs were joined."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this text from any other, for the record of a run."""
+        return {"name": self.name, "sha256": self.sha256, **({"lines_joined": True} if self.joined else {})}
 
     @property
     def tokens(self) -> dict[str, int]:

@@ -27,13 +27,17 @@ from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically,
 from training.evaluate import Evaluation, evaluate
 from training.memory import keep_freed_memory
 from training.neural_cache import PUBLISHED, evaluate_with_cache
-from training.own_text import SPLITS
+from training.own_text import SPLITS, joined_lines
 from training.temperature import evaluate_at_temperature, tune_temperature
 from training.world import Device, find_device
 
 DataOption = Annotated[
     str,
     typer.Option("--data", help="Your own UTF-8 text, a file or a folder; or ptb or wikitext-2 (fetched once)."),
+]
+
+JoinOption = Annotated[
+    bool, typer.Option("--join-lines", help="Own text is hard-wrapped: join its lines up to the next blank line.")
 ]
 
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to compute; cuda where there is any.")]
@@ -46,6 +50,7 @@ def evaluate_command(
         str | None, typer.Option(help="train, valid or test. Unless given, test where there is one, else valid.")
     ] = None,
     text: Annotated[Path | None, typer.Option(help="A UTF-8 file read as it is, instead of --data.")] = None,
+    join_lines: JoinOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
     device: DeviceOption = None,
     record: Annotated[
@@ -107,8 +112,8 @@ def evaluate_command(
     model, vocabulary, _ = load_checkpoint(checkpoint)
     model.to(place)
     eos_id = vocabulary.eos_id
-    corpus = load_corpus(data) if text is None else None
-    name, ids = _to_evaluate(vocabulary, corpus, split, text)
+    corpus = load_corpus(data, join_lines=join_lines) if text is None else None
+    name, ids = _to_evaluate(vocabulary, corpus, split, text, join_lines)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(ids))
 
@@ -153,6 +158,10 @@ def evaluate_command(
     print(json.dumps(found) if as_json else f"{name}: {_in_words(result)}{_of_unknown(result, unknown)}")
 
 
+_JOINED = ", lines joined"
+"""What the name of a text ends with that was read otherwise than it is written."""
+
+
 def _keep(checkpoint: Path, found: dict[str, Any]) -> None:
     """Put a result into a checkpoint's record, in place of one of the same evaluation of the same text."""
     record = read_record(checkpoint)
@@ -180,7 +189,7 @@ def _number(temperature: str) -> float | None:
 
 
 def _to_evaluate(
-    vocabulary: Vocabulary, corpus: Corpus | None, split: str | None, text: Path | None
+    vocabulary: Vocabulary, corpus: Corpus | None, split: str | None, text: Path | None, join_lines: bool
 ) -> tuple[str, Ids]:
     """What a result is called, and the ids."""
     if text is None:
@@ -189,6 +198,8 @@ def _to_evaluate(
     content = read_text(text, CorpusError)
     if not content.strip():
         raise CorpusError(f"{text} is empty; give text to evaluate on")
+    if join_lines:
+        return f"{readable(text)}{_JOINED}", vocabulary.encode(joined_lines(content))
     return readable(text), vocabulary.encode(content)
 
 
@@ -198,7 +209,7 @@ def _of_corpus(vocabulary: Vocabulary, corpus: Corpus | None, split: str, what: 
         raise ConfigurationError(f"{what} the {split} split of a corpus; give --data instead of --text")
     if split not in corpus.splits:
         raise ConfigurationError(f"{corpus.name} has no {split} split; give --split {' or '.join(corpus.splits)}")
-    return f"{corpus.name} {split}", vocabulary.encode(corpus.splits[split])
+    return f"{corpus.name} {split}{_JOINED if corpus.joined else ''}", vocabulary.encode(corpus.splits[split])
 
 
 def _in_words(result: Evaluation) -> str:

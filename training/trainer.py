@@ -87,7 +87,7 @@ class Trainer:
             "preset": preset,
             "model": config.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
-            "data": {"name": data.name, "sha256": data.sha256},
+            "data": data.identity,
             "vocabulary": data.vocabulary.identity,
             "seed": seed,
             "processes": world.size,

@@ -102,6 +102,31 @@ def test_a_file_is_evaluated_on_what_was_held_out_of_it_and_a_corpus_on_its_test
     assert "my-text has no test split; give --split train or valid" in capsys.readouterr().err
 
 
+def test_hard_wrapped_text_is_trained_and_evaluated_by_paragraphs_and_the_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "train.txt").write_text("the cat sat\non the mat\n\nthe dog\nsat\n\n" * 40)
+    (data / "valid.txt").write_text("the cat sat\n  on the mat\n \n\nthe dog\nsat\n" * 3)
+    common = ("--data", data, "--join-lines")
+    assert run(monkeypatch, "train", *common, "--preset", "tiny", "--out", out) == 0
+    record = read_record(out)
+    assert record["data"]["lines_joined"] is True
+    # Nine words and two ends of lines a time; of validation, the last paragraph goes on in the next time.
+    assert record["tokens"] == {"train": 440, "valid": 9 * 3 + 4}
+    assert read_run(out).data.lines_joined
+    capsys.readouterr()
+    for source in (common, ("--text", data / "valid.txt", "--join-lines")):
+        assert run(monkeypatch, "evaluate", "--checkpoint", out, *source, "--json") == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["data"].endswith(", lines joined")
+        assert answer["perplexity"] == record["perplexity"]["valid"]
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", data, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["data"], answer["tokens"]) == ("data valid", 9 * 3 + 6 * 3)
+
+
 def test_only_a_newline_ends_a_line_of_an_evaluated_text(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

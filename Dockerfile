@@ -20,10 +20,12 @@ RUN cd /opt/venv/lib/python3.*/site-packages \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && find . -type f \( -name '*.a' -o -name '*.[ch]' -o -name '*.px[di]' -o -name '*.py[ix]' \) -delete
 WORKDIR /opt/pru
-# The command `pru`, which runs what is in this folder.
+# The command `pru`, which runs what is in this folder. What builds it is of locked versions too, and stays in this stage.
+COPY requirements/build.lock /tmp/build.lock
 COPY pyproject.toml README.md LICENSE ./
-RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
-        --no-deps --editable .
+RUN python -m pip install --no-cache-dir --disable-pip-version-check --target /tmp/build --requirement /tmp/build.lock \
+    && PYTHONPATH=/tmp/build python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile \
+        --disable-pip-version-check --no-build-isolation --no-deps --editable .
 COPY model model
 COPY app app
 COPY pru pru

@@ -12,7 +12,8 @@ PRU := $(VENV)/bin/pru
 DEV := $(if $(filter $(OWN),$(PY)),$(VENV)/.dev)
 PIP := $(OWN) -m pip --disable-pip-version-check install --quiet
 COMPILE := $(OWN) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
-	--custom-compile-command "make lock" pyproject.toml
+	--custom-compile-command "make lock"
+BACKEND := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 
 # ONNX Runtime would report its use to its makers.
 export ORT_DISABLE_TELEMETRY := 1
@@ -54,9 +55,10 @@ bench-http: $(VENV)/.dev ## measure the service under load over real sockets
 
 lock: | $(OWN) ## write the lock files anew from pyproject.toml; delete one first to let its versions move
 	$(PIP) 'uv>=0.9'
-	$(COMPILE) --extra cpu --extra traces --output-file requirements/cpu.lock
-	$(COMPILE) --extra cpu --extra traces --extra train --extra ray --extra dev --constraint requirements/cpu.lock --output-file requirements/dev.lock
-	$(COMPILE) --extra gpu --extra traces --constraint requirements/dev.lock --output-file requirements/gpu.lock
+	$(COMPILE) pyproject.toml --extra cpu --extra traces --output-file requirements/cpu.lock
+	$(COMPILE) pyproject.toml --extra cpu --extra traces --extra train --extra ray --extra dev --constraint requirements/cpu.lock --output-file requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra gpu --extra traces --constraint requirements/dev.lock --output-file requirements/gpu.lock
+	$(OWN) -c '$(BACKEND)' | $(COMPILE) - --constraint requirements/dev.lock --output-file requirements/build.lock
 
 clean: ## remove the virtual environment and every cache
 	rm -rf $(VENV) build dist site test-gpu.xml .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -69,7 +71,8 @@ $(OWN):
 
 # The command, which runs what is in this checkout.
 $(PRU): | $(OWN)
-	$(PIP) --no-deps --editable .
+	$(PIP) --requirement requirements/build.lock
+	$(PIP) --no-build-isolation --no-deps --editable .
 
 $(VENV)/.serve: requirements/cpu.lock | $(PRU)
 	@echo "Setting up $(VENV) for serving (once; about 200 MB)"

@@ -25,6 +25,9 @@ from model.errors import PRUError
 
 PROBLEM_JSON = "application/problem+json"
 UNREADABLE = "the body cannot be read as JSON: send UTF-8, and nest no deeper than a request needs"
+NOWHERE = "there is nothing at this path; /docs lists what there is"
+CHAT = "/v1/chat/"
+NO_CHAT = "there is no chat model here: send the text that is to be continued to /v1/completions"
 MAX_FIELD_PROBLEMS = 20
 MAX_POINTER = 200
 
@@ -143,7 +146,11 @@ async def _on_refusal(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = UNREADABLE if error.status_code == HTTPStatus.BAD_REQUEST else error.detail
+    detail = error.detail
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        detail = UNREADABLE
+    elif error.status_code == HTTPStatus.NOT_FOUND:
+        detail = NO_CHAT if request.url.path.startswith(CHAT) else NOWHERE
     headers = error.headers
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
         headers = {"Allow": ", ".join(sorted(methods))}

@@ -22,7 +22,7 @@ from app.asking import Bundle, Json, ask
 from app.schemas import MOST_OOV_PENALTY
 from model.command_line import examples, printable
 from model.errors import ConfigurationError, TextError
-from model.files import decode_text, read_text, write_json, written_atomically
+from model.files import decode_text, write_json, written_atomically
 
 if TYPE_CHECKING:
     from app.model_service import ModelService
@@ -174,7 +174,17 @@ def _texts(files: list[Path]) -> list[tuple[str, str]]:
     names = [str(file) for file in files]
     if names.count(STDIN) > 1:
         raise TextError("standard input can be read once; give - once")
-    return [(name, _standard_input() if name == STDIN else read_text(Path(name), TextError)) for name in names]
+    return [(name, _standard_input() if name == STDIN else _read(Path(name))) for name in names]
+
+
+def _read(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as problem:
+        raise TextError(
+            f"{file} cannot be read: {problem.strerror}; give a file, or - and the text on standard input"
+        ) from None
+    return decode_text(data, file, TextError)
 
 
 def _standard_input() -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from export.folders import check_out, new_folder, uninterrupted
+from export.folders import check_out, mend, new_folder, uninterrupted
 from export.forms import FORMS, Form, Source, chosen_forms
 from export.texts import Text, text_for
 from export.validate import ExportedReader, Measured, ReferenceReader, check_cost, check_values, perplexity
@@ -126,6 +126,7 @@ def export_bundle(checkpoint: Path, out: Path, options: Options, progress: ShowP
 
     Raises `ExportError` where `out` is in the way or an artefact is refused, `CheckpointError` for a bad checkpoint.
     """
+    mend(out)
     check_out(out, options.replace)
     forms = chosen_forms(options.engines, options.precisions)
     reference, vocabulary, record = load_checkpoint(checkpoint)

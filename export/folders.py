@@ -5,13 +5,17 @@ Boundary: folders and their names. What is in them is the business of `export.ex
 
 from __future__ import annotations
 
+import fcntl
+import glob
+import os
 import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from model.bundle import MANIFEST
 from model.errors import BundleError, ExportError, PRUError
@@ -28,6 +32,52 @@ def check_out(out: Path, replace: bool) -> None:
         raise ExportError(f"{out} is already a bundle; replace it with --force or give another --out")
 
 
+def mend(out: Path) -> None:
+    """Undo what a process killed while it made `out` left beside it: the old bundle takes its place again where it is
+    missing, and what was never finished is removed. What a process that still runs makes is left alone.
+    """
+    for beside in _siblings(out, "partial"):
+        if not _in_use(beside):
+            shutil.rmtree(beside, ignore_errors=True)
+    left = [path for path in _siblings(out, "replaced") if not path.with_suffix(".partial").exists()]
+    try:
+        if len(left) == 1 and not out.exists():
+            left.pop().rename(out)
+            sync_folder(out.parent)
+    except OSError as error:
+        raise ExportError(f"{out} cannot be restored: {error.strerror or error}; mend that and export again") from None
+    if _is_bundle(out):
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _siblings(out: Path, kind: str) -> list[Path]:
+    """The folders of one kind that exports made beside `out`."""
+    return list(out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.{kind}"))
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether the process that made a folder may still run: it holds a lock on it, which ends with the process."""
+    try:
+        with _opened(folder) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # Or the file system knows no locks, and nobody can tell.
+    return False
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder, to lock it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _is_bundle(folder: Path) -> bool:
     """Whether a folder is a bundle of any version, damaged or not."""
     try:
@@ -39,21 +89,28 @@ def _is_bundle(folder: Path) -> bool:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends, and vanishes when it fails."""
+    """A folder beside `out` that takes its place when the block ends, and vanishes when it fails.
+
+    SIGTERM is `KeyboardInterrupt` meanwhile, as Ctrl-C is.
+    """
     mark = secrets.token_hex(4)
     beside, replaced = (out.with_name(f".{out.name}.{mark}.{kind}") for kind in ("partial", "replaced"))
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        for folder in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
-            sync_folder(folder)
-        with uninterrupted():
-            _take_place(beside, out, replaced)
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror or error}; nothing was left behind") from None
-    finally:
-        with uninterrupted():
-            shutil.rmtree(beside, ignore_errors=True)
+    with _terminated_as_interrupted():
+        try:
+            beside.mkdir(parents=True)
+            with _opened(beside) as descriptor:
+                with suppress(OSError):  # Some file systems know no locks.
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield beside
+                for folder in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
+                    sync_folder(folder)
+                with uninterrupted():
+                    _take_place(beside, out, replaced)
+        except OSError as error:
+            raise ExportError(f"{out} cannot be written: {error.strerror or error}; nothing was left behind") from None
+        finally:
+            with uninterrupted():
+                shutil.rmtree(beside, ignore_errors=True)
 
 
 def _take_place(new: Path, out: Path, replaced: Path) -> None:
@@ -82,12 +139,31 @@ def _take_place(new: Path, out: Path, replaced: Path) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C come to nothing for the moment that the block takes: half of it must not be left."""
+    """Let Ctrl-C and SIGTERM come to nothing for the moment that the block takes: half of it must not be left."""
+    with _handled((signal.SIGINT, signal.SIGTERM), lambda *_: None):
+        yield
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, by which a scheduler or a container ends a process, unwind as Ctrl-C does."""
+    with _handled((signal.SIGTERM,), _interrupt):
+        yield
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _handled(numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` have some signals until the block ends."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C comes to the main thread alone.
+        yield  # Signals come to the main thread alone.
         return
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

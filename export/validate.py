@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -91,10 +91,6 @@ class Measured:
     def cost(self) -> float:
         """Relative change of perplexity: 0.002 is 0.2% worse than the reference."""
         return self.perplexity / self.reference_perplexity - 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {**asdict(self), "cost": self.cost}
 
 
 class Reader(Protocol):

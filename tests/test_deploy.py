@@ -252,6 +252,17 @@ def test_grafana_finds_its_source_and_its_dashboard() -> None:
     }
 
 
+def test_grafana_is_looked_at_without_a_name_and_changed_by_nobody() -> None:
+    environment = services()["grafana"]["environment"]
+    access = {name: value for name, value in environment.items() if name.startswith(("GF_AUTH_", "GF_SECURITY_"))}
+    assert access == {
+        "GF_AUTH_ANONYMOUS_ENABLED": "true",  # As a viewer, unless a role is named.
+        "GF_AUTH_BASIC_ENABLED": "false",
+        "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+        "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
+    }
+
+
 def test_haproxy_accepts_its_configuration() -> None:
     done = subprocess.run(
         [required_haproxy(), "-c", "-f", str(CONFIGURATION)], capture_output=True, text=True, check=False

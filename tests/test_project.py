@@ -34,13 +34,15 @@ EXTRAS = {"cpu": ["cpu", "traces"], "dev": ["cpu", "traces", "train", "ray", "de
 IMAGES = {"Dockerfile": "cpu", "Dockerfile.gpu": "gpu"}
 """Lock file of each image."""
 
+LOCKS = [*EXTRAS, "build"]
+
 INSTALLING = [
     *IMAGES,
     "Dockerfile.training",
     "Makefile",
     "docker-compose.yml",
     "pyproject.toml",
-    *(f"requirements/{lock}.lock" for lock in EXTRAS),
+    *(f"requirements/{lock}.lock" for lock in LOCKS),
 ]
 
 
@@ -56,6 +58,8 @@ def project() -> dict[str, Any]:
 
 def required(lock: str) -> list[Requirement]:
     """What `pyproject.toml` asks of a lock."""
+    if lock == "build":
+        return [Requirement(line) for line in tomllib.loads(read("pyproject.toml"))["build-system"]["requires"]]
     extras = [line for extra in EXTRAS[lock] for line in project()["optional-dependencies"][extra]]
     return [Requirement(line) for line in project()["dependencies"] + extras]
 
@@ -125,20 +129,38 @@ def check_health(image: str, port: int) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("lock", EXTRAS)
+@pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_exact_versions_and_no_files(lock: str) -> None:
     for pin in pins(lock):
         assert re.fullmatch(r"==[0-9][0-9a-z.]*", str(pin.specifier)), pin
         assert pin.url is None
 
 
-@pytest.mark.parametrize("lock", EXTRAS)
+@pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_satisfies_what_the_project_requires(lock: str) -> None:
     for requirement in required(lock):
         name = canonicalize_name(requirement.name)
         versions = [next(iter(pin.specifier)).version for pin in pins(lock) if canonicalize_name(pin.name) == name]
         assert versions, requirement
         assert all(version in requirement.specifier for version in versions), requirement
+
+
+@pytest.mark.parametrize("image", [*IMAGES, "Dockerfile.training"])
+def test_an_image_builds_the_project_with_what_is_locked(image: str) -> None:
+    assert any("requirements/build.lock" in rest for _, rest in instructions("COPY", image=image))
+    installing = [
+        part for _, rest in instructions("RUN", image=image) for part in rest.split("&&") if "install" in part
+    ]
+    [backend] = [part for part in installing if "/tmp/build.lock" in part]
+    [project_itself] = [part for part in installing if "--editable" in part]
+    assert "--no-build-isolation" in project_itself
+    assert installing.index(backend) < installing.index(project_itself)
+
+
+def test_what_builds_the_project_has_the_versions_of_the_environment_that_it_shares() -> None:
+    versions = {pin.name: str(pin.specifier) for pin in pins("dev")}
+    shared = [pin for pin in pins("build") if pin.name in versions]
+    assert {pin.name: str(pin.specifier) for pin in shared} == {pin.name: versions[pin.name] for pin in shared}
 
 
 def test_the_development_lock_adds_to_the_serving_lock() -> None:
@@ -192,7 +214,9 @@ def test_make_installs_the_command_of_this_checkout_in_a_new_environment(target:
     command = ["make", "-n", "--no-print-directory", target, f"VENV={tmp_path / 'none'}"]
     plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     [install] = [line for line in plan if "--editable" in line]
-    assert install.endswith("install --quiet --no-deps --editable .")
+    assert install.endswith("install --quiet --no-build-isolation --no-deps --editable .")
+    before = plan[: plan.index(install)]
+    assert [line for line in before if line.endswith("install --quiet --requirement requirements/build.lock")]
 
 
 def test_the_command_is_a_function_of_a_package_that_the_wheel_holds() -> None:

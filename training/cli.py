@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +28,9 @@ from model.errors import ConfigurationError, TrainingError
 from model.language_model import outline
 from training.analyze_command import analyze_command
 from training.corpus import OWN_MAX_WORDS, OWN_MIN_COUNT, load_corpus
+from training.coverage import coverage, doubt
 from training.data import Data
-from training.evaluate_command import DataOption, evaluate_command
+from training.evaluate_command import DataOption, JoinOption, evaluate_command
 from training.memory import enough_memory, keep_freed_memory
 from training.observer import Observer
 from training.presets import PRESETS, find_preset
@@ -98,6 +99,7 @@ def train(
     convention: Annotated[
         Convention | None, typer.Option(help="How own text is written; wikitext and ptb mean those corpora's tokens.")
     ] = None,
+    join_lines: JoinOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="At the end print the run's record as JSON.")] = False,
 ) -> None:
     """Train a model; Ctrl-C, SIGTERM and --max-minutes stop it so that --resume goes on exactly."""
@@ -109,7 +111,7 @@ def train(
     chosen = find_preset(preset)
     if chosen.finetunes and start is None:
         raise ConfigurationError(f"{preset} finetunes a checkpoint of {chosen.finetunes}; give it by --from")
-    corpus = load_corpus(data, convention=convention)
+    corpus = load_corpus(data, convention=convention, join_lines=join_lines)
     vocabulary = corpus.vocabulary(min_count, max_vocab)
     ids = {split: vocabulary.encode(text) for split, text in corpus.splits.items()}
     settings = [*(changes or []), *([f"recipe.epochs={epochs}"] if epochs else [])]
@@ -124,7 +126,9 @@ def train(
         trainer = Trainer(
             config,
             recipe,
-            Data(corpus.name, dict(corpus.sha256), vocabulary, ids["train"], ids["valid"], ids.get("test")),
+            Data(
+                corpus.name, dict(corpus.sha256), vocabulary, ids["train"], ids["valid"], ids.get("test"), corpus.joined
+            ),
             out,
             preset=preset,
             seed=seed,
@@ -134,19 +138,22 @@ def train(
         )
         if resume:
             trainer.resume()
-        _run(trainer, max_minutes, tensorboard)
+        notices = [coverage(trainer.data), doubt(trainer.data, corpus.splits["valid"])]
+        _run(trainer, max_minutes, tensorboard, [notice for notice in notices if notice])
         if as_json and world.leads:
             print(json.dumps({"checkpoint": str(out), **read_record(out)}))
 
 
-def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool) -> None:
-    """Train until the end, a signal or the time that is given, and say which it was.
+def _run(trainer: Trainer, max_minutes: float | None, tensorboard: bool, notices: Sequence[str]) -> None:
+    """Say the notices, train until the end, a signal or the time that is given, and say which it was.
 
     A signal to one of several processes stops all, and all end as it does: whoever supervises them starts all again.
     """
     out, world, leads = trainer.out, trainer.world, trainer.world.leads
     console = Console(stderr=True, soft_wrap=True, quiet=not leads)
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else None
+    for notice in notices:
+        console.print(notice)
     with _interruptible() as interrupted, ExitStack() as stack:
         observers: list[Observer] = [stack.enter_context(TerminalObserver(console))]
         if tensorboard and leads:
@@ -197,7 +204,7 @@ def _interruptible() -> Iterator[_Interrupted]:
 app.command(
     name="evaluate",
     epilog=examples(
-        "pru evaluate --checkpoint runs/mine --data my-text.txt --split valid",
+        "pru evaluate --checkpoint runs/mine --data my-text.txt",
         "pru evaluate --checkpoint runs/mine --text other.txt --json",
         "pru evaluate --checkpoint runs/pru-g4 --data ptb --dynamic --record",
     ),
@@ -250,6 +257,7 @@ def presets(
                         "preset": preset.name,
                         "summary": preset.summary,
                         "parameters": parameters,
+                        "model": model.config.model_dump(mode="json"),
                         "recipe": recipe.model_dump(mode="json"),
                     }
                 )

@@ -87,6 +87,8 @@ class Corpus:
     """Sum of each file, for the record of a training run."""
     own: bool
     """Whether the text is the user's own, and not a known corpus whose rare words are `<unk>` already."""
+    joined: bool = False
+    """Whether the lines of its paragraphs were joined."""
 
     def vocabulary(self, min_count: int | None = None, max_words: int | None = None) -> Vocabulary:
         """The words of `train`; of own text by default the 50,000 most frequent that occur at least twice.
@@ -112,12 +114,15 @@ def lines_of(text: str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def load_corpus(name_or_path: str, cache: Path | None = None, convention: Convention | None = None) -> Corpus:
+def load_corpus(
+    name_or_path: str, cache: Path | None = None, convention: Convention | None = None, *, join_lines: bool = False
+) -> Corpus:
     """Find a corpus by name (`ptb`, `wikitext-2`), or read one's own text from a file or folder (`training.own_text`).
 
     A name means the known corpus; write `./ptb` for a folder of that name. Named corpora are fetched into `cache`
     (default: `default_cache()`) unless they are there. A folder with the very files of a known corpus is that corpus.
-    Own text is called by its file's or folder's name and follows `convention`, that of plain text unless given.
+    Own text is called by its file's or folder's name and follows `convention`, that of plain text unless given;
+    `join_lines` makes a line of each of its paragraphs.
 
     Raises `CorpusError`: unknown name, unreachable address, wrong sum, or text that is missing or unusable.
     """
@@ -130,14 +135,17 @@ def load_corpus(name_or_path: str, cache: Path | None = None, convention: Conven
         path = Path(name_or_path)
         if not path.exists():
             raise CorpusError(f"{path} is neither a file or folder nor a known corpus ({', '.join(KNOWN)})")
-        text = read_own_text(path)
+        text = read_own_text(path, join=join_lines)
         match = next((known for known in KNOWN.values() if known.sums == text.sha256), None)
         if match is None:
             name = readable(Path(path.resolve().name if path.is_dir() else path.stem))
-            return Corpus(name, convention or Convention.PLAIN, text.splits, text.sha256, own=True)
+            written = convention or Convention.PLAIN
+            return Corpus(name, written, text.splits, text.sha256, own=True, joined=join_lines)
         known = match
     if convention not in (None, known.convention):
         raise CorpusError(f"{name_or_path} is {known.name}, which follows {known.convention}; leave {convention} out")
+    if join_lines:
+        raise CorpusError(f"{name_or_path} is {known.name}, whose lines are whole; leave --join-lines out")
     return Corpus(known.name, known.convention, text.splits, known.sha256, own=False)
 
 

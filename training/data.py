@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -34,12 +35,28 @@ class Data:
     train: Ids
     valid: Ids
     test: Ids | None
+    joined: bool = False
+    """Whether the lines of the text's paragraphs were joined."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this text from any other, for the record of a run."""
+        return {"name": self.name, "sha256": self.sha256, **({"lines_joined": True} if self.joined else {})}
 
     @property
     def tokens(self) -> dict[str, int]:
         """Tokens of each split that there is."""
+        return {split: len(ids) for split, ids in self._splits.items()}
+
+    @property
+    def unknown_tokens(self) -> dict[str, int]:
+        """How many of them are `<unk>`."""
+        return {split: int((ids == self.vocabulary.unk_id).sum()) for split, ids in self._splits.items()}
+
+    @property
+    def _splits(self) -> dict[str, Ids]:
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
-        return {split: len(ids) for split, ids in splits.items() if ids is not None}
+        return {split: ids for split, ids in splits.items() if ids is not None}
 
 
 class Epochs:

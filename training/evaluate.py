@@ -35,6 +35,8 @@ class Evaluation:
     method: str = "static"
     """`static`, `temperature`, `neural_cache` or `dynamic`."""
     parameters: Parameters = field(default_factory=dict)
+    known: Evaluation | None = None
+    """The same over the targets that are not `<unk>`, where it was asked for and there are any."""
 
     @property
     def perplexity(self) -> float:
@@ -49,11 +51,13 @@ class Evaluation:
 
     def record(self) -> dict[str, Any]:
         """The result for programs: tokens, method, parameters, and the perplexity under the name of its `measure`."""
+        of_known = {f"{self.measure}_of_known": self.known.perplexity} if self.known else {}
         return {
             "tokens": self.tokens,
             "evaluation": self.method,
             "parameters": dict(self.parameters),
             self.measure: self.perplexity,
+            **of_known,
         }
 
 
@@ -68,6 +72,7 @@ def evaluate(
     ids: Ids,
     eos_id: int,
     *,
+    unk_id: int | None = None,
     streams: int = 1,
     bfloat16: bool = False,
     advance: Callable[[int], None] = lambda _: None,
@@ -76,16 +81,22 @@ def evaluate(
 
     `streams` above 1 cuts the text into that many pieces that are read side by side, and `bfloat16` rounds the
     products: much faster, and for watching a run rather than for reporting, since each piece's first words lack their
-    context. `advance` is told of every batch of tokens done.
+    context. With an `unk_id` the result has `known` as well. `advance` is told of every batch of tokens done.
     """
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     total, tokens = 0.0, 0
+    of_known, known = 0.0, 0
     chunks = read_chunks(model, ids, eos_id, max(1, TOKENS // streams), streams=streams, bfloat16=bfloat16)
     for hidden, targets in chunks:
-        total += losses(model, hidden.to(dtype), targets).double().sum().item()
+        found = losses(model, hidden.to(dtype), targets).double()
+        total += found.sum().item()
         tokens += len(targets)
+        if unk_id is not None:
+            is_known = targets != unk_id
+            of_known += found[is_known].sum().item()
+            known += int(is_known.sum())
         advance(len(targets))
-    return Evaluation(total, tokens)
+    return Evaluation(total, tokens, known=Evaluation(of_known, known) if known else None)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically,
 from training.evaluate import Evaluation, evaluate
 from training.memory import keep_freed_memory
 from training.neural_cache import PUBLISHED, evaluate_with_cache
-from training.own_text import SPLITS
+from training.own_text import SPLITS, joined_lines
 from training.temperature import evaluate_at_temperature, tune_temperature
 from training.world import Device, find_device
 
@@ -36,14 +36,21 @@ DataOption = Annotated[
     typer.Option("--data", help="Your own UTF-8 text, a file or a folder; or ptb or wikitext-2 (fetched once)."),
 ]
 
+JoinOption = Annotated[
+    bool, typer.Option("--join-lines", help="Own text is hard-wrapped: join its lines up to the next blank line.")
+]
+
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to compute; cuda where there is any.")]
 
 
 def evaluate_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     data: DataOption = "",
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="train, valid or test. Unless given, test where there is one, else valid.")
+    ] = None,
     text: Annotated[Path | None, typer.Option(help="A UTF-8 file read as it is, instead of --data.")] = None,
+    join_lines: JoinOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for programs.")] = False,
     device: DeviceOption = None,
     record: Annotated[
@@ -87,7 +94,7 @@ def evaluate_command(
     --neural-cache or --dynamic is given; choose their settings on the
     validation split.
     """
-    if split not in SPLITS:
+    if split not in (None, *SPLITS):
         raise ConfigurationError(f"--split must be one of {', '.join(SPLITS)}, not {split}")
     if bool(data) == (text is not None):
         raise ConfigurationError("give the text to evaluate on by --data or by --text")
@@ -105,8 +112,8 @@ def evaluate_command(
     model, vocabulary, _ = load_checkpoint(checkpoint)
     model.to(place)
     eos_id = vocabulary.eos_id
-    corpus = load_corpus(data) if text is None else None
-    name, ids = _to_evaluate(vocabulary, corpus, split, text)
+    corpus = load_corpus(data, join_lines=join_lines) if text is None else None
+    name, ids = _to_evaluate(vocabulary, corpus, split, text, join_lines)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=len(ids))
 
@@ -139,14 +146,20 @@ def evaluate_command(
                 model, ids, eos_id, statistics, settings, statistics_of=trained_on, advance=advance
             )
         else:
-            result = evaluate(model, ids, eos_id, advance=advance)
+            result = evaluate(model, ids, eos_id, unk_id=vocabulary.unk_id, advance=advance)
     if not math.isfinite(result.perplexity):
         raise TrainingError(f"{name}: {_in_words(result)}: that is beyond float32; choose milder settings")
+    unknown = int((ids == vocabulary.unk_id).sum())
     # Dynamic evaluation needs gradients, and its recurrence is not rounded for them.
-    found = {"data": name, **result.record(), **({} if dynamic else of_recurrence(model, place))}
+    rounded = {} if dynamic else of_recurrence(model, place)
+    found = {"data": name, **result.record(), "unknown_tokens": unknown, **rounded}
     if record:
         _keep(checkpoint, found)
-    print(json.dumps(found) if as_json else f"{name}: {_in_words(result)}")
+    print(json.dumps(found) if as_json else f"{name}: {_in_words(result)}{_of_unknown(result, unknown)}")
+
+
+_JOINED = ", lines joined"
+"""What the name of a text ends with that was read otherwise than it is written."""
 
 
 def _keep(checkpoint: Path, found: dict[str, Any]) -> None:
@@ -175,13 +188,18 @@ def _number(temperature: str) -> float | None:
         raise ConfigurationError(f"--temperature must be a number or auto, not {temperature}") from None
 
 
-def _to_evaluate(vocabulary: Vocabulary, corpus: Corpus | None, split: str, text: Path | None) -> tuple[str, Ids]:
+def _to_evaluate(
+    vocabulary: Vocabulary, corpus: Corpus | None, split: str | None, text: Path | None, join_lines: bool
+) -> tuple[str, Ids]:
     """What a result is called, and the ids."""
     if text is None:
-        return _of_corpus(vocabulary, corpus, split, "a result is of")
+        held_out = "test" if corpus is not None and "test" in corpus.splits else "valid"
+        return _of_corpus(vocabulary, corpus, split or held_out, "a result is of")
     content = read_text(text, CorpusError)
     if not content.strip():
         raise CorpusError(f"{text} is empty; give text to evaluate on")
+    if join_lines:
+        return f"{readable(text)}{_JOINED}", vocabulary.encode(joined_lines(content))
     return readable(text), vocabulary.encode(content)
 
 
@@ -191,7 +209,7 @@ def _of_corpus(vocabulary: Vocabulary, corpus: Corpus | None, split: str, what: 
         raise ConfigurationError(f"{what} the {split} split of a corpus; give --data instead of --text")
     if split not in corpus.splits:
         raise ConfigurationError(f"{corpus.name} has no {split} split; give --split {' or '.join(corpus.splits)}")
-    return f"{corpus.name} {split}", vocabulary.encode(corpus.splits[split])
+    return f"{corpus.name} {split}{_JOINED if corpus.joined else ''}", vocabulary.encode(corpus.splits[split])
 
 
 def _in_words(result: Evaluation) -> str:
@@ -199,3 +217,9 @@ def _in_words(result: Evaluation) -> str:
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.parameters.items())
     figure = f"{result.measure.replace('_', ' ')} {result.perplexity:.2f} over {result.tokens:,} tokens"
     return f"{figure} ({settings})" if settings else figure
+
+
+def _of_unknown(result: Evaluation, unknown: int) -> str:
+    """What share of the tokens is unknown, and the perplexity without them: `<unk>` is easy to predict."""
+    without = f", without them perplexity {result.known.perplexity:.2f}" if unknown and result.known else ""
+    return f"; {unknown / result.tokens:.1%} of them unknown{without}"

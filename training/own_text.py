@@ -27,10 +27,11 @@ class OwnText:
     sha256: dict[str, str]
 
 
-def read_own_text(path: Path) -> OwnText:
+def read_own_text(path: Path, *, join: bool = False) -> OwnText:
     """Read a file, or a folder: its `train.txt`, `valid.txt` and `test.txt`, or else every `.txt` in it and below.
 
-    Files are read in order of their names. Without a `valid.txt` the last 5% of the text is validation.
+    Files are read in order of their names. Without a `valid.txt` the last 5% of the text is validation. `join` makes a
+    line of every paragraph (`joined_lines`).
     Raises `CorpusError`: no `.txt`, too little to hold anything out, or a file that is empty, binary or not UTF-8.
     """
     split_files = {split: file for split in SPLITS if (file := split_path(path, split)).is_file()}
@@ -38,10 +39,10 @@ def read_own_text(path: Path) -> OwnText:
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*.txt") if file.is_file())
         if not files:
             raise CorpusError(f"{path} holds no .txt file; give a folder of UTF-8 text files, or one such file")
-        splits = {"train": "".join(_read_lines(file) for file in files)}
+        splits = {"train": "".join(_read_lines(file, join) for file in files)}
     else:
         files = list(split_files.values())
-        splits = {split: _read_lines(file) for split, file in split_files.items()}
+        splits = {split: _read_lines(file, join) for split, file in split_files.items()}
     if "valid" not in splits:
         splits["train"], splits["valid"] = _held_out(path, splits["train"])
     base = path if path.is_dir() else path.parent
@@ -53,11 +54,20 @@ def split_path(folder: Path, split: str) -> Path:
     return folder / f"{split}.txt"
 
 
-def _read_lines(file: Path) -> str:
+def joined_lines(text: str) -> str:
+    """Text with one line a paragraph: lines are joined by blanks up to the next blank one, and those are left out."""
+    paragraphs = re.split(r"\n(?:[^\S\n]*\n)+", text)
+    lines = (" ".join(line.strip() for line in paragraph.split("\n")).strip() for paragraph in paragraphs)
+    return "".join(f"{line}\n" for line in lines if line)
+
+
+def _read_lines(file: Path, join: bool) -> str:
     """A file's text, its last line ended."""
     text = read_text(file, CorpusError)
     if not text or text.isspace():
         raise CorpusError(f"{file} is empty; give text with at least some thousand words, or leave the file out")
+    if join:
+        return joined_lines(text)
     return text if text.endswith("\n") else text + "\n"
 
 

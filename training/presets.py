@@ -14,6 +14,7 @@ from model.config import ModelConfig
 from model.dropout import Dropout
 from model.errors import ConfigurationError
 from training.recipe import Optimizer, Recipe
+from training.settings import nearest
 
 
 @dataclass(frozen=True)
@@ -236,8 +237,10 @@ PRESETS = {preset.name: preset for preset in (*_table_1(), *_ablations(), *_for_
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name; `ConfigurationError` that lists them all."""
+    """The preset of that name; `ConfigurationError` that names those like it."""
     try:
         return PRESETS[name]
     except KeyError:
-        raise ConfigurationError(f"no preset is called {name}; there are {', '.join(PRESETS)}") from None
+        raise ConfigurationError(
+            f"no preset is called {name}{nearest(name, PRESETS)}; `pru presets` lists all"
+        ) from None

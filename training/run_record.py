@@ -55,6 +55,7 @@ class DataRecord(_Part):
 
     name: str
     sha256: dict[str, str]
+    lines_joined: bool = False
 
 
 class StartedFrom(_Part):

@@ -61,11 +61,19 @@ def train(processes: int, cpus: int, gpu: bool, arguments: list[str]) -> int:
     return 0
 
 
+def _count(text: str) -> int:
+    """A number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
 def main() -> None:
     """Read the command line, and train."""
     parser = argparse.ArgumentParser(description="Train one model by several processes on a Ray cluster.")
-    parser.add_argument("--processes", type=int, required=True, help="how many")
-    parser.add_argument("--cpus", type=int, default=1, help="processors kept for each")
+    parser.add_argument("--processes", type=_count, required=True, help="how many")
+    parser.add_argument("--cpus", type=_count, default=1, help="processors kept for each")
     parser.add_argument("--gpu", action="store_true", help="keep a GPU for each")
     parser.add_argument("arguments", nargs="+", help="after --: those of `python -m training train`")
     given = parser.parse_args()

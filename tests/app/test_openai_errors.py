@@ -96,6 +96,9 @@ def test_other_types_paths_and_methods_are_refused_in_the_same_shape(client: Tes
     error(client.post(PATH, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
     for path in ("/v1", "/v1/nowhere", "/v1/chat/completions"):
         assert error(client.get(path), 404)["code"] is None
+    assert "/docs" in error(client.get("/v1/nowhere"), 404)["message"]
+    chat = error(client.post("/v1/chat/completions", json={"messages": []}), 404)["message"]
+    assert chat == "there is no chat model here: send the text that is to be continued to /v1/completions"
     response = client.get(PATH)
     error(response, 405)
     assert response.headers["allow"] == "POST"

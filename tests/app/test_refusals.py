@@ -146,7 +146,8 @@ def test_json_may_be_named_in_any_case_and_with_parameters(client: TestClient, c
 
 
 def test_an_unknown_path_is_404_and_another_method_405(client: TestClient) -> None:
-    problem(client.get("/nowhere"), 404)
+    assert problem(client.get("/nowhere"), 404)["detail"].endswith("; /docs lists what there is")
+    assert client.get("/docs").status_code == 200
     problem(client.post("/predict/", json={"text": "a"}), 404)
     assert problem(client.get("/predict"), 405)["status"] == 405
     assert client.get("/predict").headers["allow"] == "POST"

@@ -173,7 +173,8 @@ def test_a_file_is_written_whole_or_not_at_all(
     out = tmp_path / "words.tsv"
     out.write_text("before")
     assert run(monkeypatch, "score", tmp_path / "text.txt", tmp_path / "none.txt", "--out", out) == 2
-    assert "none.txt cannot be read" in only_line(capsys)
+    line = only_line(capsys)
+    assert "none.txt cannot be read: No such file or directory; give a file, or - and the text on standard" in line
     assert out.read_text() == "before"
 
     def fail(*_: object) -> None:

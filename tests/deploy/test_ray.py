@@ -37,6 +37,16 @@ def test_processes_are_told_what_pods_of_kubernetes_are_told() -> None:
     assert told == first.keys() | {"OUT"}
 
 
+@pytest.mark.parametrize("option", ["--processes", "--cpus"])
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_fewer_than_one_of_anything_is_refused_in_words(option: str, number: str) -> None:
+    command = [sys.executable, str(LAUNCHER), "--processes", "2", f"{option}={number}", "--", "--data", "ptb"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"argument {option}: must be at least 1, not {number}")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_of_a_cluster_train_one_model(tmp_path: Path) -> None:
     need_ray()

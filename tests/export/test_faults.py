@@ -1,4 +1,4 @@
-"""Exports, when the disk fills up or Ctrl-C comes at any moment: the old bundle or the new one, and nothing else."""
+"""Exports, when the disk fills up or a signal comes at any moment: the old bundle or the new one, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from export.texts import Text
 from export.validate import Differences
 from model.bundle import open_bundle
 from tests.export.samples import config_of, random_weights, write_checkpoint
-from tests.model.faults import Moments, contents, ctrl_c, full_disk, wait_for_no_disk
+from tests.model.faults import Moments, contents, ctrl_c, full_disk, sigterm, wait_for_no_disk
 
 Fault = Callable[[Path, int], AbstractContextManager[Moments]]
 
@@ -83,7 +83,7 @@ def problems_after(
 
 
 @pytest.mark.parametrize("name", [None, "old"], ids=["first", "again"])
-@pytest.mark.parametrize("fault", [full_disk, ctrl_c], ids=["full-disk", "ctrl-c"])
+@pytest.mark.parametrize("fault", [full_disk, ctrl_c, sigterm], ids=["full-disk", "ctrl-c", "sigterm"])
 def test_whenever_an_export_is_stopped_there_is_the_old_bundle_or_the_new_one_and_it_says_which(
     checkpoint: Path,
     tmp_path: Path,
@@ -132,3 +132,18 @@ def test_ctrl_c_at_any_stage_is_one_line(
     assert run(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "bundle") == 2
     assert "interrupted; nothing was written" in one_error(capsys)
     assert set(tmp_path.iterdir()) == {checkpoint}
+
+
+def test_an_export_first_restores_the_bundle_that_a_killed_one_had_moved_away(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(graphs, "STEP_LENGTHS", (1,))
+    out = tmp_path / "there" / "bundle"
+    assert run(monkeypatch, "--checkpoint", checkpoint, "--out", out, "--name", "old") == 0
+    capsys.readouterr()
+    out.rename(out.with_name(".bundle.0123abcd.replaced"))
+    out.with_name(".bundle.0123abcd.partial").mkdir()
+    assert run(monkeypatch, "--checkpoint", checkpoint, "--out", out) == 2
+    assert "already a bundle" in one_error(capsys)
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+    assert open_bundle(out).manifest.name == "old"

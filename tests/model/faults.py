@@ -1,4 +1,4 @@
-"""A disk that fills up, and Ctrl-C, at any one moment of what a program does in a folder."""
+"""A disk that fills up, Ctrl-C, and SIGTERM, at any one moment of what a program does in a folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 TAKES_ROOM: Sequence[tuple[Any, str]] = ((io, "open"), (os, "mkdir"), (os, "fsync"), (os, "replace"), (os, "rename"))
 """Calls that fail for want of room. What was written until then is lost in part when a file is synced."""
 CHANGES: Sequence[tuple[Any, str]] = (*TAKES_ROOM, (os, "unlink"), (os, "rmdir"))
-"""Calls that change a folder, before and after which Ctrl-C may come."""
+"""Calls that change a folder, before and after which a signal may come."""
 
 
 class Moments:
@@ -57,7 +58,14 @@ def full_disk(folder: Path, moment: int) -> Iterator[Moments]:
 @contextmanager
 def ctrl_c(folder: Path, moment: int) -> Iterator[Moments]:
     """Press Ctrl-C once, before or after one of the calls that change something in `folder`."""
-    with _struck(folder, moment, CHANGES, _interrupt) as moments:
+    with _struck(folder, moment, CHANGES, partial(_interrupt, signal.SIGINT)) as moments:
+        yield moments
+
+
+@contextmanager
+def sigterm(folder: Path, moment: int) -> Iterator[Moments]:
+    """Send SIGTERM once, before or after one of the calls that change something in `folder`."""
+    with _struck(folder, moment, CHANGES, partial(_interrupt, signal.SIGTERM)) as moments:
         yield moments
 
 
@@ -73,13 +81,13 @@ def _fill(moments: Moments, name: str, call: Callable[[], Any], arguments: tuple
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _interrupt(moments: Moments, name: str, call: Callable[[], Any], _: tuple[Any, ...]) -> Any:
+def _interrupt(number: signal.Signals, moments: Moments, name: str, call: Callable[[], Any], _: tuple[Any, ...]) -> Any:
     if moments.is_it(f"before {name}"):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
     result = call()
     if moments.is_it(f"after {name}"):
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         except KeyboardInterrupt:
             if isinstance(result, io.IOBase):
                 result.close()

@@ -68,6 +68,65 @@ def test_train_then_evaluate_gives_the_perplexity_of_the_record(
     assert f"perplexity {record['perplexity']['valid']:.2f}" in capsys.readouterr().out
 
 
+def test_training_says_and_records_how_much_of_each_text_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "train.txt").write_text("the cat sat on the mat by itself\nthe cat sat on the mat by night\n" * 20)
+    (data / "valid.txt").write_text("the cat sat on the roof by day\n" * 5)
+    assert run(monkeypatch, "train", "--data", data, "--preset", "tiny", "--out", out, "--min-count", 21) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a vocabulary of 8 words; unknown are 11.1% of train, 22.2% of valid" in said
+    record = read_record(out)
+    assert record["tokens"] == {"train": 360, "valid": 45}
+    assert record["unknown_tokens"] == {"train": 40, "valid": 10}
+    assert record["vocabulary"]["words"] == 8
+    assert read_run(out).perplexity["valid"] > 1
+
+
+def test_a_file_is_evaluated_on_what_was_held_out_of_it_and_a_corpus_on_its_test_split(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = tmp_path / "my-text.txt", tmp_path / "out"
+    text.write_text((corpus_folder / "train.txt").read_text())
+    assert run(monkeypatch, "train", "--data", text, "--preset", "tiny", "--out", out) == 0
+    record = read_record(out)
+    capsys.readouterr()
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", text) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"my-text valid: perplexity {record['perplexity']['valid']:.2f} over ")
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", corpus_folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["data"] == f"{corpus_folder.name} test"
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", text, "--split", "test") == 2
+    assert "my-text has no test split; give --split train or valid" in capsys.readouterr().err
+
+
+def test_hard_wrapped_text_is_trained_and_evaluated_by_paragraphs_and_the_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "train.txt").write_text("the cat sat\non the mat\n\nthe dog\nsat\n\n" * 40)
+    (data / "valid.txt").write_text("the cat sat\n  on the mat\n \n\nthe dog\nsat\n" * 3)
+    common = ("--data", data, "--join-lines")
+    assert run(monkeypatch, "train", *common, "--preset", "tiny", "--out", out) == 0
+    record = read_record(out)
+    assert record["data"]["lines_joined"] is True
+    # Nine words and two ends of lines a time; of validation, the last paragraph goes on in the next time.
+    assert record["tokens"] == {"train": 440, "valid": 9 * 3 + 4}
+    assert read_run(out).data.lines_joined
+    capsys.readouterr()
+    for source in (common, ("--text", data / "valid.txt", "--join-lines")):
+        assert run(monkeypatch, "evaluate", "--checkpoint", out, *source, "--json") == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["data"].endswith(", lines joined")
+        assert answer["perplexity"] == record["perplexity"]["valid"]
+    assert run(monkeypatch, "evaluate", "--checkpoint", out, "--data", data, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["data"], answer["tokens"]) == ("data valid", 9 * 3 + 6 * 3)
+
+
 def test_only_a_newline_ends_a_line_of_an_evaluated_text(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +157,8 @@ def test_presets_lists_the_models_of_the_paper_with_their_sizes(
     assert run(monkeypatch, "presets", "--json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     sizes = {row["preset"]: f"{row['parameters'] / 1e6:.2f}" for row in rows}
+    assert {"dropout", "clip"} <= rows[0]["recipe"].keys()
+    assert {"mogrifier_rounds", "softmaxes"} <= rows[0]["model"].keys()
     table_1 = {
         "pru-g1": "18.97",
         "pru-g2": "18.51",
@@ -119,7 +180,11 @@ def test_presets_lists_the_models_of_the_paper_with_their_sizes(
     [
         (
             ["train", "--data", "CORPUS", "--out", "OUT", "--preset", "huge"],
-            "no preset is called huge; there are lstm-1000",
+            "no preset is called huge; `pru presets` lists all",
+        ),
+        (
+            ["train", "--data", "CORPUS", "--out", "OUT", "--preset", "smal"],
+            "no preset is called smal (near it: small); `pru presets` lists all",
         ),
         (["train", "--data", "nowhere", "--out", "OUT", "--preset", "tiny"], "nowhere"),
         (["train", "--data", "CORPUS", "--out", "OUT", "--preset", "tiny", "--resume"], "nothing to resume"),

@@ -125,6 +125,8 @@ def test_a_folder_with_the_files_of_a_known_corpus_is_that_corpus(server: Server
     folder = write(tmp_path / "copy")
     corpus = load_corpus(str(folder))
     assert (corpus.name, corpus.convention, corpus.own) == ("sea", Convention.PTB, False)
+    with pytest.raises(CorpusError, match="is sea, whose lines are whole; leave --join-lines out"):
+        load_corpus(str(folder), join_lines=True)
     with pytest.raises(CorpusError, match="is sea, which follows ptb; leave wikitext out"):
         load_corpus(str(folder), convention=Convention.WIKITEXT)
     write(folder, {"test": "Another test ."})

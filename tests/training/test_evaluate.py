@@ -47,6 +47,32 @@ def test_streams_are_pieces_that_each_start_without_context(data: Data) -> None:
     assert result.negative_log_likelihood == pytest.approx(expected, rel=1e-5)
 
 
+def test_what_is_unknown_is_left_out_of_the_second_figure_and_of_no_other(data: Data) -> None:
+    model = LanguageModel(config(data.vocabulary)).eval()
+    unknown = data.vocabulary.id_of("cat")
+    result = evaluate(model, data.valid, data.vocabulary.eos_id, unk_id=unknown)
+    everything = evaluate(model, data.valid, data.vocabulary.eos_id)
+    assert (result.negative_log_likelihood, result.tokens) == (everything.negative_log_likelihood, everything.tokens)
+    state, before, expected = model.initial_state(1), data.vocabulary.eos_id, []
+    for target in data.valid.tolist():
+        hidden, state = model(torch.tensor([[before]]), state)
+        if target != unknown:
+            expected.append(-model.log_probabilities(hidden)[0, 0, target].item())
+        before = target
+    assert result.known is not None
+    assert result.known.tokens == len(expected) == len(data.valid) - 4
+    assert result.known.perplexity == pytest.approx(math.exp(sum(expected) / len(expected)), rel=1e-5)
+    assert result.record()["perplexity_of_known"] == result.known.perplexity
+    assert everything.known is None
+    assert "perplexity_of_known" not in everything.record()
+
+
+def test_of_a_text_without_a_known_word_there_is_no_second_figure(data: Data) -> None:
+    model = LanguageModel(config(data.vocabulary)).eval()
+    unknown = data.vocabulary.unk_id
+    assert evaluate(model, np.full(9, unknown, np.int32), 0, unk_id=unknown).known is None
+
+
 def test_evaluation_leaves_the_model_as_it_was_and_ignores_dropout(data: Data) -> None:
     model = LanguageModel(config(data.vocabulary), Dropout.standard(0.5)).train()
     first, second = (evaluate(model, data.valid, data.vocabulary.eos_id).perplexity for _ in range(2))

@@ -19,6 +19,7 @@ from tests.commands import exit_status
 from tests.training.conftest import SENTENCES, config
 from training.cli import main
 from training.dynamic_evaluation import DynamicEvaluation, evaluate_dynamically, gradient_statistics
+from training.evaluate import evaluate
 from training.neural_cache import NeuralCache, evaluate_with_cache
 from training.temperature import tune_temperature
 
@@ -82,7 +83,28 @@ def test_a_result_names_its_evaluation_and_parameters_and_no_two_kinds_share_a_f
         for name, value in parameters.items()
     }
     assert (answer["evaluation"], answer["parameters"]) == (evaluated, expected)
-    assert set(answer) == {"data", "tokens", "evaluation", "parameters", measure}
+    of_known = {"perplexity_of_known"} if evaluated == "static" else set()
+    assert set(answer) == {"data", "tokens", "unknown_tokens", "evaluation", "parameters", measure} | of_known
+
+
+def test_unknown_words_are_counted_and_a_static_figure_stands_without_them_too(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the zebra sat on the mat\n\nthe gnu\n")
+    model, vocabulary, _ = load_checkpoint(checkpoint)
+    asked = ("--checkpoint", checkpoint, "--text", text)
+    assert evaluation(monkeypatch, *asked, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    result = evaluate(model, vocabulary.encode(text.read_text()), vocabulary.eos_id, unk_id=vocabulary.unk_id)
+    assert result.known is not None
+    assert (answer["tokens"], answer["unknown_tokens"]) == (11, 2)
+    assert answer["perplexity_of_known"] == result.known.perplexity != result.perplexity
+    assert evaluation(monkeypatch, *asked) == 0
+    line = f"perplexity {result.perplexity:.2f} over 11 tokens; 18.2% of them unknown, without them perplexity "
+    assert f"{line}{result.known.perplexity:.2f}\n" in capsys.readouterr().out
+    assert evaluation(monkeypatch, *asked, "--neural-cache") == 0
+    assert capsys.readouterr().out.endswith("; 18.2% of them unknown\n")
 
 
 def test_figures_are_those_of_the_functions_and_the_terminal_says_what_they_are(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import CorpusError
-from training.own_text import read_own_text
+from training.own_text import joined_lines, read_own_text
 
 
 def put(path: Path, text: str) -> Path:
@@ -87,3 +87,17 @@ def test_a_folder_without_texts_and_a_file_that_cannot_be_read_are_refused(tmp_p
     (tmp_path / "a.txt").symlink_to(tmp_path / "a.txt")
     with pytest.raises(CorpusError, match=r"holds no \.txt file"):
         read_own_text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "joined"),
+    [
+        ("a\nb\n\nc\n", "a b\nc\n"),
+        ("\n\n a \n\tb\n \t\n\n\nc", "a b\nc\n"),
+        ("a", "a\n"),
+        ("a\n", "a\n"),
+        ("a\r\nb\r\n\r\nc\r\n", "a b\nc\n"),
+    ],
+)
+def test_lines_are_joined_until_a_blank_one(text: str, joined: str) -> None:
+    assert joined_lines(text) == joined

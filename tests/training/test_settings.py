@@ -58,8 +58,14 @@ def test_without_settings_nothing_changes() -> None:
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ("recipe.width=3", r"recipe\.width: Extra inputs"),
-        ("recipe.dropout.depth=0.1", r"recipe\.dropout\.depth: Extra inputs"),
+        ("recipe.width=3", r"there is no setting recipe\.width; `pru presets --json` lists all"),
+        ("recipe.dropuot=0.1", r"there is no setting recipe\.dropuot \(near it: dropout\); `pru presets --json`"),
+        ("recipe.dropuot.hidden=0.1", r"there is no setting recipe\.dropuot \(near it: dropout\)"),
+        ("recipe.dropout.depth=0.1", r"there is no setting recipe\.dropout\.depth; `pru"),
+        ("recipe.dropout.hiden=0.1", r"there is no setting recipe\.dropout\.hiden \(near it: hidden\); `pru"),
+        ('recipe.dropout={"hiden": 0.1}', r"there is no setting recipe\.dropout\.hiden \(near it: hidden\); `pru"),
+        ("model.width=3", r"there is no setting model\.width"),
+        ("model.softmax=3", r"there is no setting model\.softmax \(near it: softmaxes\); `pru"),
         ("recipe.dropout.hidden=1", r"recipe\.dropout\.hidden: Input should be less than 1"),
         ("recipe.dropout=0.3", r"recipe\.dropout: "),
         ("recipe.epochs=2.5", r"recipe\.epochs: Input should be a valid integer"),
@@ -73,7 +79,7 @@ def test_without_settings_nothing_changes() -> None:
         ("recipe.betas=[0.9, 1.5]", r"recipe\.betas\.1: Input should be less than 1"),
         ("recipe.optimizer=lion", r"recipe\.optimizer: Input should be 'adamw', "),
         ("recipe.betas.0=0.5", r"--set recipe\.betas\.0=0\.5: recipe has no settings under betas"),
-        ("recipe.drop.hidden=0.5", r"--set recipe\.drop\.hidden=0\.5: recipe has no settings under drop"),
+        ("recipe.drop.hidden=0.5", r"there is no setting recipe\.drop \(near it: dropout\)"),
         ("recipe.clip", r"--set recipe\.clip: write recipe\.NAME=VALUE"),
         ("recipe=3", r"--set recipe=3: write recipe\.NAME=VALUE"),
         ("clip=3", r"--set clip=3: write recipe\.NAME=VALUE"),
@@ -91,7 +97,6 @@ def test_a_wrong_setting_is_refused_by_name_in_one_line(setting: str, named: str
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ("model.width=3", "width"),
         ("model.groups=3", "groups=3"),
         ("model.layers=many", "layers"),
         ("model.subsampling=median", "subsampling"),

@@ -28,7 +28,7 @@ from app.errors import (
 )
 from app.models.registry import Registry
 from app.models.running import RunningModel
-from app.personal import NO_WORDS, Adaptation
+from app.personal import Adaptation
 from app.scored_text import ScoredText
 from app.session_schemas import (
     MAX_SEED,
@@ -49,6 +49,7 @@ from app.sessions.records import Idempotency, cursor_of, kept_answer, memory_of,
 from app.sessions.store import SessionRecord, SessionStore
 from app.sessions.turns import Turns
 from app.sessions.writing_on import generation_of
+from app.suggestions import Place
 from model.vocabulary import Tokens
 
 A = TypeVar("A", bound=SessionAnswer)
@@ -103,14 +104,14 @@ class SessionService:
                 if tokens is None:
                     tokens = await reader.tokenise(("text",), request.text, 0, goes_on=True)
                     claim(len(tokens))
-                own = NO_WORDS
                 if cursor.memory is None:
                     step = await read_on(reader, cursor, tokens.ids)
+                    assert step.likely is not None
+                    place = Place(step.cursor.state, step.likely, step.cursor.tail)
                 else:
                     typed = own_words_of(request.text, tokens)
-                    step, own = await adapting.read_on(reader, cursor, tokens.ids, typed, self._adaptation)
-                assert step.likely is not None
-                predictions = model.service.suggestions.best(step.likely, request, own)
+                    step, place = await adapting.read_on(reader, cursor, tokens.ids, typed, self._adaptation)
+                predictions = await model.service.suggestions.after(reader, place, request, claim)
                 scored = ScoredText(request.text, tokens, step.scores)
                 read = list(scored.token_scores(reader.vocabulary))
                 return step.cursor, {"tokens": read, "predictions": predictions}

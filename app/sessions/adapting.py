@@ -16,7 +16,7 @@ from app.personal import Adaptation
 from app.reader import Reader
 from app.reading import Result, hidden_of
 from app.scoring import Floats, Ids, Scores
-from app.sessions.cursor import REWINDABLE, Cursor, Step, after
+from app.sessions.cursor import REWINDABLE, Cursor, Step, after, written_before
 from app.sessions.memory import Memory, OwnWord, Recall, kept
 from app.suggestions import Place
 from model.ranking import rank
@@ -64,7 +64,7 @@ async def read_on(
     assert result.rows is not None
     recall = Recall(memory, adaptation, reader.vocabulary.unk_id)
     likely, words = recall.suggested(_vectors(result)[-1], result.rows[-1])
-    place = Place(cursor.state, likely, cursor.tail, words, recall.suggested)
+    place = Place(cursor.state, likely, written_before(cursor, reader.vocabulary.unk_id), words, recall.suggested)
     return Step(replace(cursor, memory=memory), scores, likely), place
 
 

@@ -43,7 +43,7 @@ from app.session_schemas import (
     SessionAnswer,
 )
 from app.sessions import adapting, blob
-from app.sessions.cursor import Cursor, after, back_to, from_start, read_on
+from app.sessions.cursor import Cursor, after, back_to, from_start, read_on, written_before
 from app.sessions.memory import own_words_of
 from app.sessions.records import Idempotency, cursor_of, kept_answer, memory_of, moved_to, replayed
 from app.sessions.store import SessionRecord, SessionStore
@@ -107,7 +107,7 @@ class SessionService:
                 if cursor.memory is None:
                     step = await read_on(reader, cursor, tokens.ids)
                     assert step.likely is not None
-                    place = Place(step.cursor.state, step.likely, step.cursor.tail)
+                    place = Place(step.cursor.state, step.likely, written_before(step.cursor, reader.vocabulary.unk_id))
                 else:
                     typed = own_words_of(request.text, tokens)
                     step, place = await adapting.read_on(reader, cursor, tokens.ids, typed, self._adaptation)

@@ -18,7 +18,7 @@ from app.running import Running, Tell
 from app.sampling import Sampler
 from app.session_schemas import ContinueAnswer, ContinueRequest, GeneratedToken
 from app.sessions.adapting import recalled
-from app.sessions.cursor import REWINDABLE, Cursor
+from app.sessions.cursor import REWINDABLE, Cursor, written_before
 from app.writing import Writer
 from model.vocabulary import Vocabulary
 
@@ -51,7 +51,7 @@ def generation_of(
     banned = [] if request.include_unk else [vocabulary.unk_id]
     return Generation(
         reader,
-        Writer(vocabulary, cursor.tail.tolist()),
+        Writer(vocabulary, written_before(cursor, vocabulary.unk_id).tolist()),
         Sampler(request.temperature, request.top_k, request.top_p, seed),
         np.array(banned, np.int32),
         _stops(vocabulary, request.stop),

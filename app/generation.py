@@ -17,8 +17,16 @@ from app.sampling import Sampler
 from app.schemas import FinishReason
 from app.scoring import Floats, Ids
 from app.writing import Writer
+from model.vocabulary import Vocabulary
 
 Adapt = Callable[[Floats, Floats], Floats]
+
+
+def never_first(vocabulary: Vocabulary, banned: Ids, *, at_start: bool) -> Ids:
+    """What is never the first word: what is `banned`, and at a text's start also `<eos>`, which ends nothing there."""
+    if at_start and len(vocabulary) > len(banned) + 1:
+        return np.append(banned, np.int32(vocabulary.eos_id))
+    return banned
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +48,20 @@ class Generation:
         writer: Writer,
         sampler: Sampler,
         banned: Ids,
+        banned_first: Ids,
         stops: Collection[int],
         kept_states: int,
         adapt: Adapt,
     ) -> None:
-        """`adapt` makes of a row [S], and of the model's log-probabilities [V] after it, those to draw by."""
+        """`banned_first` are banned as the first word, `banned` as any other.
+
+        `adapt` makes of a row [S], and of the model's log-probabilities [V] after it, those to draw by.
+        """
         self._reader = reader
         self._writer = writer
         self._sampler = sampler
         self._banned = banned
+        self._banned_first = banned_first
         self._stops = stops
         self._adapt = adapt
         self.ids: list[int] = []
@@ -65,7 +78,7 @@ class Generation:
         while len(self.ids) < most:
             assert result.likely is not None
             likely = self._adapt(self.states[-1], result.likely)
-            token_id = self._sampler.sample(likely, self._banned)
+            token_id = self._sampler.sample(likely, self._banned if self.ids else self._banned_first)
             if token_id in self._stops:
                 self.finish_reason = FinishReason.STOP
                 break

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from app.errors import FieldError
-from app.generation import Generation
+from app.generation import Generation, never_first
 from app.personal import Adaptation
 from app.reader import Reader
 from app.running import Running, Tell
@@ -48,12 +48,13 @@ def generation_of(
 ) -> Generation:
     """What draws the words that are asked for, from where a session stands; `FieldError` for stops that are none."""
     vocabulary = reader.vocabulary
-    banned = [] if request.include_unk else [vocabulary.unk_id]
+    banned = np.array([] if request.include_unk else [vocabulary.unk_id], np.int32)
     return Generation(
         reader,
         Writer(vocabulary, written_before(cursor, vocabulary.unk_id).tolist()),
         Sampler(request.temperature, request.top_k, request.top_p, seed),
-        np.array(banned, np.int32),
+        banned,
+        never_first(vocabulary, banned, at_start=cursor.position == 0),
         _stops(vocabulary, request.stop),
         REWINDABLE + 1,
         recalled(reader, cursor, adaptation),

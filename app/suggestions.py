@@ -25,6 +25,7 @@ from app.schemas import Prediction, Suggesting
 from app.scoring import Floats, Ids
 from app.writing import Writer
 from model.beginnings import Beginning, Beginnings, as_typed
+from model.conventions import folded
 from model.conventions.base import PLAIN_MARKS
 from model.ranking import top_k
 from model.vocabulary import Vocabulary
@@ -94,6 +95,8 @@ class Suggestions:
 
         A user's own words stand among them, after those as likely. `claim` is told of tokens before they are read.
         """
+        if (prefix := folded(wanted.prefix)) != wanted.prefix:
+            wanted = wanted.model_copy(update={"prefix": prefix})
         writer = Writer(self._vocabulary, place.before[-MOST_BEFORE:].tolist())
         ids, values = self._best(place.likely, wanted.k, wanted.prefix, wanted.words_only, wanted.include_special)
         found = [

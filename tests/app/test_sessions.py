@@ -297,7 +297,13 @@ def test_predictions_of_a_session_say_what_they_add_as_its_continuation_does(ses
         predictions = append(sessions, session_id, k=100, include_special=True)["predictions"]
         texts = {prediction["token"]: prediction["text"] for prediction in predictions}
         for seed in range(8):
-            fields = {"max_tokens": 1, "seed": seed, "commit": False, "temperature": 3, "include_unk": True}
+            fields: dict[str, Any] = {
+                "max_tokens": 1,
+                "seed": seed,
+                "commit": False,
+                "temperature": 3,
+                "include_unk": True,
+            }
             written = post(sessions, f"/sessions/{session_id}/continue", **fields)["tokens"][0]
             assert texts[written["token"]] == written["text"]
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from app.generation import never_first
 from app.openai_schemas import Choice, CompletionRequest, Logprobs
 from app.prompts import Prompt
 from app.reader import Reader, aside
@@ -110,7 +111,8 @@ class ChoiceWriter:
         sampler = Sampler(order.temperature, order.top_k, order.top_p, seed)
         banned = np.array([self._vocabulary.unk_id], np.int32)
         text = StopTexts[Token](order.stops)
-        token_id = sampler.sample(likely, banned)
+        at_start = not len(self._prompt.ids)
+        token_id = sampler.sample(likely, never_first(self._vocabulary, banned, at_start=at_start))
         token, written = self._token(token_id, likely), 1
         writer.push(token_id)
         while token_id != eos_id and written < order.most:

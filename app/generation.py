@@ -19,8 +19,16 @@ from app.schemas import FinishReason
 from app.scoring import Floats, Ids
 from app.stop_texts import WholeTokens
 from app.writing import Writer
+from model.vocabulary import Vocabulary
 
 Adapt = Callable[[Floats, Floats], Floats]
+
+
+def never_first(vocabulary: Vocabulary, banned: Ids, *, at_start: bool) -> Ids:
+    """What is never the first word: what is `banned`, and at a text's start also `<eos>`, which ends nothing there."""
+    if at_start and len(vocabulary) > len(banned) + 1:
+        return np.append(banned, np.int32(vocabulary.eos_id))
+    return banned
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +58,20 @@ class Generation:
         writer: Writer,
         sampler: Sampler,
         banned: Ids,
+        banned_first: Ids,
         stops: Sequence[str],
         kept_states: int,
         adapt: Adapt,
     ) -> None:
-        """`adapt` makes of a row [S], and of the model's log-probabilities [V] after it, those to draw by."""
+        """`banned_first` are banned as the first word, `banned` as any other.
+
+        `adapt` makes of a row [S], and of the model's log-probabilities [V] after it, those to draw by.
+        """
         self._reader = reader
         self._writer = writer
         self._sampler = sampler
         self._banned = banned
+        self._banned_first = banned_first
         self._stops = stops
         self._adapt = adapt
         self.ids: list[int] = []
@@ -76,10 +89,10 @@ class Generation:
         result = await self._reader.read(state, no_ids, likely=True)
         tokens = WholeTokens[_Drawn](self._stops)
         waiting: _Drawn | None = None
-        for _ in range(most):
+        for index in range(most):
             assert result.likely is not None
             likely = self._adapt(state, result.likely)
-            token_id = self._sampler.sample(likely, self._banned)
+            token_id = self._sampler.sample(likely, self._banned if index else self._banned_first)
             log_probability = float(likely[token_id])
             text = self._writer.push(token_id)
             if waiting is not None:

@@ -29,7 +29,7 @@ from app.schemas import (
 from app.scored_text import ScoredText, score_of
 from app.scoring import Scores
 from app.served_model import ServedModel
-from app.suggestions import Suggestions
+from app.suggestions import Place, Suggestions
 from model.vocabulary import Tokens, Vocabulary
 
 
@@ -70,7 +70,8 @@ class ModelService:
             claim(len(tokens))
             result = await self.reader.read_from_start(tokens.ids, likely=True)
             assert result.likely is not None
-            predictions = self.suggestions.best(result.likely, request)
+            place = Place(result.state, result.likely, tokens.ids)
+            predictions = await self.suggestions.after(self.reader, place, request, claim)
             return PredictAnswer(model=self.identity, predictions=predictions, token_count=len(tokens))
 
     async def perplexity(self, request: PerplexityRequest) -> PerplexityAnswer:

@@ -164,7 +164,12 @@ class Prediction(Answer):
     """One word the model holds likely."""
 
     word: Annotated[str, Field(description="As a person writes it.")]
-    token: Annotated[str, Field(description="As the model's vocabulary writes it.")]
+    text: Annotated[
+        str, Field(description="What it adds to the text, blanks included, in place of the prefix; as `continue` does.")
+    ]
+    token: Annotated[
+        str, Field(description="As the model's vocabulary writes it; of a word of several tokens, a blank between two.")
+    ]
     probability: Annotated[float, Field(description="The model's own, over the whole vocabulary.")]
     log_probability: Annotated[float, Field(description="Natural logarithm.")]
 

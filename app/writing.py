@@ -5,7 +5,7 @@ Boundary: ids of one vocabulary in, text out. How words are spelt is `model.spel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from model.spelling import Speller
 from model.vocabulary import Vocabulary
@@ -39,6 +39,10 @@ class Writer:
             return text
         self._written = True
         return ""
+
+    def ahead(self, words: Iterable[str]) -> list[str]:
+        """The text of each of some words if they came next, and a line's end after them; nothing is taken."""
+        return self._speller.ahead(words)
 
     def finish(self) -> str:
         """The text of the last token, as a line's end follows it. No token comes after this."""

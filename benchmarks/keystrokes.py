@@ -166,7 +166,7 @@ class Figures:
 
 
 class Suggested:
-    """What the service would show to somebody who types, by `app.suggestions`' rule."""
+    """What the service would show to somebody who types, by `app.suggestions`' rule for words of one token."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._special = np.flatnonzero([vocabulary.is_special(token) for token in range(len(vocabulary))])

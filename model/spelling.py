@@ -66,6 +66,13 @@ class Speller:
         self._word = word
         return text
 
+    def ahead(self, words: Iterable[str]) -> list[str]:
+        """The text of each of some words if they came next and a line's end after them; nothing is taken."""
+        other = Speller(self._convention)
+        other._touches = self._touches.copy()
+        other._left, other._apart, other._word = self._left, self._apart, self._word
+        return [*(other.push(word) for word in words), other.finish()][1:]
+
     def finish(self) -> str:
         """The text of the last word, as a line's end follows it."""
         text = self._write(EOS)
@@ -94,6 +101,12 @@ class _Punctuated:
 
     def __init__(self) -> None:
         self._open: set[str] = set()
+
+    def copy(self) -> _Punctuated:
+        """Another with the same quotes open."""
+        other = _Punctuated()
+        other._open = set(self._open)
+        return other
 
     def __call__(self, left: str, word: str, right: str) -> tuple[bool, bool]:
         """Whether `word` touches what is left of it, and what is right of it."""
@@ -130,6 +143,10 @@ class _Punctuated:
 
 class _Treebank:
     """As `_Punctuated`, for a corpus without punctuation: clitics touch their word, currency its number."""
+
+    def copy(self) -> _Treebank:
+        """Another; there is nothing to remember."""
+        return _Treebank()
 
     def __call__(self, left: str, word: str, right: str) -> tuple[bool, bool]:
         """Whether `word` touches what is left of it, and what is right of it."""

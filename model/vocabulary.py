@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.conventions import EOS, LONGEST_WORD, NUMBER, UNK, Convention, Splitter, splitter, words_of
+from model.conventions.base import PLAIN_MARKS
 from model.errors import TextError
 from model.files import read_json, write_json
 from model.spelling import surface, written
@@ -192,7 +193,11 @@ class Vocabulary:
         return np.sort(ids[first:last])
 
     def begins(self, word: str, prefix: str) -> bool:
-        """Whether a word, which need not be in the vocabulary, is a completion of `prefix` by the same rule."""
+        """Whether a word, which need not be in the vocabulary, is a completion of `prefix` by the same rule.
+
+        Curly quotes are as good as straight ones.
+        """
+        word, prefix = word.translate(PLAIN_MARKS), prefix.translate(PLAIN_MARKS)
         return word.lower().startswith(prefix.lower()) if self._any_case(prefix) else word.startswith(prefix)
 
     def _any_case(self, prefix: str) -> bool:

@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from app.generation import Adapt
-from app.personal import Adaptation, OwnWords
+from app.personal import Adaptation
 from app.reader import Reader
 from app.reading import Result, hidden_of
 from app.scoring import Floats, Ids, Scores
-from app.sessions.cursor import REWINDABLE, Cursor, Step, after
+from app.sessions.cursor import REWINDABLE, Cursor, Step, after, written_before
 from app.sessions.memory import Memory, OwnWord, Recall, kept
+from app.suggestions import Place
 from model.ranking import rank
 
 PIECE = 16
@@ -39,7 +40,7 @@ async def start(reader: Reader, ids: Ids, own: Sequence[OwnWord], adaptation: Ad
 
 async def read_on(
     reader: Reader, cursor: Cursor, ids: Ids, own: Sequence[OwnWord], adaptation: Adaptation
-) -> tuple[Step, OwnWords]:
+) -> tuple[Step, Place]:
     """Read `ids` [n >= 0] on from the place of a personal session: where that led, scored, and what comes next.
 
     Scores are of the vocabulary's words, `<unk>` standing for all others. What comes next has the user's own words
@@ -63,7 +64,8 @@ async def read_on(
     assert result.rows is not None
     recall = Recall(memory, adaptation, reader.vocabulary.unk_id)
     likely, words = recall.suggested(_vectors(result)[-1], result.rows[-1])
-    return Step(replace(cursor, memory=memory), scores, likely), words
+    place = Place(cursor.state, likely, written_before(cursor, reader.vocabulary.unk_id), words, recall.suggested)
+    return Step(replace(cursor, memory=memory), scores, likely), place
 
 
 def recalled(reader: Reader, cursor: Cursor, adaptation: Adaptation) -> Adapt:

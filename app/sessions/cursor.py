@@ -52,6 +52,11 @@ class Step:
     likely: Floats | None
 
 
+def written_before(cursor: Cursor, unk_id: int) -> Ids:
+    """Ids by which it is known how the next token is written: some word, where the session went back to its anchor."""
+    return cursor.tail if len(cursor.tail) or not cursor.position else np.array([unk_id], np.int32)
+
+
 async def from_start(reader: Reader, ids: Ids) -> Cursor:
     """After a whole text, of which what was read before is remembered."""
     split = max(0, len(ids) - REWINDABLE)

@@ -36,6 +36,7 @@ LONGEST_OWN = 40
 
 PARTS = 127
 """Of 1, in which a hidden vector's floats are kept: in a quarter of their bytes they serve the cache as well."""
+_HYPHENS = ("-", "\u2010", "\u2011")
 _KEPT_OWN = MOST_OWN + LONGEST_TAIL
 _HEAD = struct.Struct("<III")
 
@@ -49,14 +50,31 @@ class OwnWord:
 
 
 def own_words_of(text: str, tokens: Tokens) -> list[OwnWord]:
-    """A text's words outside the vocabulary; what has neither letter nor digit, or is too long, is none."""
+    """A text's words outside the vocabulary; what has neither letter nor digit, or is too long, is none.
+
+    With what hangs on them by hyphens: "foo-bar" is one of `foo`.
+    """
     places = np.flatnonzero(tokens.unknown)
-    spellings = [text[start:end] for start, end in zip(tokens.starts[places], tokens.ends[places], strict=True)]
+    spellings = [text[tokens.starts[place] : _end(text, tokens, place)] for place in places.tolist()]
     return [
         OwnWord(index, spelling)
         for index, spelling in zip(places.tolist(), spellings, strict=True)
         if len(spelling) <= LONGEST_OWN and any(map(str.isalnum, spelling))
     ]
+
+
+def _end(text: str, tokens: Tokens, place: int) -> int:
+    """Where a word ends that begins with a token, and goes on as long as a hyphen joins it to another one."""
+    starts, ends = tokens.starts, tokens.ends
+    while (
+        place + 2 < len(tokens)
+        and ends[place] == starts[place + 1]
+        and ends[place + 1] == starts[place + 2]
+        and text[starts[place + 1] : ends[place + 1]] in _HYPHENS
+        and text[starts[place + 2]].isalnum()
+    ):
+        place += 2
+    return int(ends[place])
 
 
 @dataclass(frozen=True, eq=False)

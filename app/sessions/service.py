@@ -101,7 +101,7 @@ class SessionService:
                     check_can_be_kept(once, len(tokens))
                     claim(len(tokens))
                 _check_room(cursor, len(tokens), "text")
-                return await typed.read_on(model, cursor, request, tokens, self._adaptation)
+                return await typed.read_on(model, cursor, request, tokens, claim, self._adaptation)
 
             return await self._change(session_id, AppendAnswer, work, once)
 

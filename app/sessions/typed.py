@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from app.models.running import RunningModel
-from app.personal import NO_WORDS, Adaptation
+from app.personal import Adaptation
 from app.reader import Reader, aside
 from app.scored_text import ScoredText
 from app.session_schemas import AppendRequest, CreateRequest
 from app.sessions import adapting, cursor
 from app.sessions.cursor import Cursor
 from app.sessions.memory import OwnWord, own_words_of
+from app.suggestions import Claim, Place
 from model.vocabulary import Tokens
 
 
@@ -27,17 +28,26 @@ async def begin(reader: Reader, request: CreateRequest, tokens: Tokens, adaptati
 
 
 async def read_on(
-    model: RunningModel, place: Cursor, request: AppendRequest, tokens: Tokens, adaptation: Adaptation
+    model: RunningModel,
+    began: Cursor,
+    request: AppendRequest,
+    tokens: Tokens,
+    claim: Claim,
+    adaptation: Adaptation,
 ) -> tuple[Cursor, dict[str, Any]]:
-    """The place after more text; how likely each token was there, and what may come next."""
-    reader, own = model.service.reader, NO_WORDS
-    if place.memory is None:
-        step = await cursor.read_on(reader, place, tokens.ids)
+    """The place after more text; how likely each token was there, and what may come next.
+
+    `claim` is told of tokens that are read besides, to look ahead.
+    """
+    reader = model.service.reader
+    if began.memory is None:
+        step = await cursor.read_on(reader, began, tokens.ids)
+        assert step.likely is not None
+        place = Place(step.cursor.state, step.likely, cursor.written_before(step.cursor, reader.vocabulary.unk_id))
     else:
         typed = await _own(request.text, tokens)
-        step, own = await adapting.read_on(reader, place, tokens.ids, typed, adaptation)
-    assert step.likely is not None
-    predictions = model.service.suggestions.best(step.likely, request, own)
+        step, place = await adapting.read_on(reader, began, tokens.ids, typed, adaptation)
+    predictions = await model.service.suggestions.after(reader, place, request, claim)
     scored = ScoredText(request.text, tokens, step.scores)
     read = await aside(len(tokens), lambda: list(scored.token_scores(reader.vocabulary)))
     return step.cursor, {"tokens": read, "predictions": predictions}

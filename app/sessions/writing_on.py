@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 
-from app.generation import Generation
+from app.generation import Generation, never_first
 from app.personal import Adaptation
 from app.reader import Reader
 from app.running import Running, Tell
 from app.sampling import Sampler
 from app.session_schemas import ContinueAnswer, ContinueRequest, GeneratedToken
 from app.sessions.adapting import recalled
-from app.sessions.cursor import REWINDABLE, Cursor
+from app.sessions.cursor import REWINDABLE, Cursor, written_before
 from app.writing import Writer
 
 Item = GeneratedToken | ContinueAnswer
@@ -46,12 +46,13 @@ def generation_of(
 ) -> Generation:
     """What draws the words that are asked for, from where a session stands."""
     vocabulary = reader.vocabulary
-    banned = [] if request.include_unk else [vocabulary.unk_id]
+    banned = np.array([] if request.include_unk else [vocabulary.unk_id], np.int32)
     return Generation(
         reader,
-        Writer(vocabulary, cursor.tail.tolist()),
+        Writer(vocabulary, written_before(cursor, vocabulary.unk_id).tolist()),
         Sampler(request.temperature, request.top_k, request.top_p, seed),
-        np.array(banned, np.int32),
+        banned,
+        never_first(vocabulary, banned, at_start=cursor.position == 0),
         request.stops,
         REWINDABLE + 1,
         recalled(reader, cursor, adaptation),

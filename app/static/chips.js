@@ -18,7 +18,7 @@ export class Chips {
   #shown = [];
   #announcing = null;
 
-  /** `take` is called with the word that is chosen. */
+  /** `take` is called with the prediction that is chosen. */
   constructor(group, announcer, take) {
     this.#announcer = announcer;
     this.#take = take;
@@ -56,7 +56,7 @@ export class Chips {
   /** Choose by place; false where there is none. */
   take(index) {
     const chosen = this.#shown[index];
-    if (chosen) this.#take(chosen.word);
+    if (chosen) this.#take(chosen);
     return Boolean(chosen);
   }
 
@@ -86,7 +86,8 @@ export class Chips {
   }
 }
 
-/** Whether the server takes a word for a completion: lower case stands for any case. */
+/** Whether the server takes a word for a completion: lower case stands for any case, a straight apostrophe for a curly one. */
 function begins(word, prefix) {
-  return (prefix === prefix.toLowerCase() ? word.toLowerCase() : word).startsWith(prefix);
+  const [own, typed] = [word, prefix].map((it) => it.replaceAll("’", "'"));
+  return (typed === typed.toLowerCase() ? own.toLowerCase() : own).startsWith(typed);
 }

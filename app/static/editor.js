@@ -116,11 +116,11 @@ export class Editor extends EventTarget {
     this.#changed(false);
   }
 
-  /** Put a word in place of the one at the caret, with a blank after it. */
-  complete(word) {
+  /** Put a word in place of the one at the caret, with a blank after it, and before it where its `text` has one. */
+  complete({ word, text }) {
     const { start, caret } = this.state;
     const end = wordEnd(this.#text, caret);
-    const glued = /^['’]/.test(word) && start === caret && this.#text[start - 1] === " ";
+    const glued = /^\S/.test(text) && this.#text[start - 1] === " ";
     const blank = end < this.#text.length && isBlank(this.#text.charCodeAt(end));
     const words = `${word}${blank ? this.#text[end] : " "}`;
     // Only what differs is replaced, so that undoing it leaves nothing selected.

@@ -27,7 +27,7 @@ const card = new Card({
   told: at("model-told"), list: at("model"), choice: at("model-choice"), keep: () => ({ text: editor.text }),
   onLimits: measure,
 });
-const chips = new Chips(at("chips"), at("announcer"), (word) => editor.complete(word));
+const chips = new Chips(at("chips"), at("announcer"), (prediction) => editor.complete(prediction));
 const figures = new Figures(editor, {
   line: at("figures"), summary: at("summary"), table: at("every"), rows: at("every-rows"),
   legend: at("legend").querySelector("ol"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from model.conventions.base import EOS, JOINERS, LONGEST_WORD, NUMBER, UNK, Convention, Piece, Splitter
+from model.conventions.folding import FoldingSplitter, folded
 from model.conventions.plain import PlainSplitter, plain_words
 from model.conventions.ptb import PTBSplitter
 from model.conventions.wikitext import WikitextSplitter
@@ -27,6 +28,7 @@ __all__ = [
     "Convention",
     "Piece",
     "Splitter",
+    "folded",
     "splitter",
     "words_of",
 ]
@@ -35,13 +37,12 @@ __all__ = [
 def splitter(convention: Convention, words: Collection[str]) -> Splitter:
     """The splitter of a convention for a vocabulary of `words`. A literal `<eos>` is never taken for the token."""
     known = frozenset(words) - {EOS}
-    match convention:
-        case Convention.PTB:
-            return PTBSplitter(known)
-        case Convention.WIKITEXT:
-            return WikitextSplitter(known)
-        case Convention.PLAIN:
-            return PlainSplitter(known)
+    cut: dict[Convention, type[PTBSplitter | WikitextSplitter | PlainSplitter]] = {
+        Convention.PTB: PTBSplitter,
+        Convention.WIKITEXT: WikitextSplitter,
+        Convention.PLAIN: PlainSplitter,
+    }
+    return FoldingSplitter(cut[convention](known), known)
 
 
 def words_of(line: str, convention: Convention) -> Iterable[str]:

@@ -10,7 +10,8 @@ Boundary: that of `model.conventions`.
     a hyphen between words                           the token @-@        well-known: well @-@ known
     any other character; the same one repeated       one token            , ! ... -- === 🙂
 
-Curly quotes and apostrophes are read as straight ones. `<unk>` and WikiText's joiners (`@-@`) stand for themselves.
+Invisible characters are left out and ligatures are their letters (`model.conventions.folding`). Curly quotes and
+apostrophes are read as straight ones. `<unk>` and WikiText's joiners (`@-@`) stand for themselves.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from functools import cache
 from itertools import chain
 
 from model.conventions.base import EOS, JOINERS, LONGEST_WORD, PLAIN_MARKS, UNK, Piece
+from model.conventions.folding import folded
 
 
 class PlainSplitter:
@@ -41,7 +43,7 @@ def plain_words(line: str) -> Iterator[str]:
         if len(typed) > LONGEST_WORD:
             yield UNK
         else:
-            yield from (UNK if word == EOS else word for word, _, _ in _tokens(typed))
+            yield from (UNK if word == EOS else word for word, _, _ in _tokens(folded(typed)))
 
 
 def _tokens(typed: str) -> Iterator[tuple[str, int, int]]:

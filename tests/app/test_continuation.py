@@ -197,3 +197,25 @@ def test_a_stream_that_fails_on_the_way_ends_with_an_error_and_the_session_stays
         assert {kind for kind, _ in tokens} == {"token"}
         assert (last, problem["status"]) == ("error", 500)
         assert client.get(f"/sessions/{session_id}").json()["position"] == 1
+
+
+def test_what_is_written_from_nothing_does_not_begin_with_a_lines_end() -> None:
+    """The engine holds an end likelier than all else, everywhere."""
+
+    def eager_to_end(size: int) -> NumpyEngine:
+        engine = NumpyEngine(size)
+        engine.bias[small_vocabulary().eos_id] = 50
+        return engine
+
+    with serving(fake_model(build=eager_to_end)) as client:
+        likeliest = client.post("/predict", json={"text": "", "k": 1}).json()["predictions"][0]["word"]
+        for fields in ({"temperature": 0}, {"temperature": 0, "include_unk": True, "stop": ["\n"]}):
+            written = post(client, f"/sessions/{create(client)}/continue", max_tokens=2, commit=False, **fields)
+            assert written["text"].rstrip("\n") == likeliest
+        completed = client.post("/v1/completions", json={"prompt": "", "temperature": 0, "max_tokens": 2}).json()
+        assert completed["choices"][0]["text"] == likeliest
+        for text in ("the", "\n"):
+            path = f"/sessions/{create(client, text)}/continue"
+            assert post(client, path, max_tokens=1, temperature=0)["text"] == "\n"
+            completed = client.post("/v1/completions", json={"prompt": text, "temperature": 0}).json()
+            assert completed["choices"][0]["text"] == ""

@@ -97,13 +97,28 @@ def test_a_word_outside_the_vocabulary_comes_back_by_its_beginning_and_without_i
     def words(prefix: str, **fields: Any) -> list[str]:
         return [it["word"] for it in append(learning, session_id, prefix=prefix, k=100, **fields)["predictions"]]
 
-    assert {"Zanzibarra", "unheard", "1984"} <= set(words(""))
+    assert {"Zanzibarra", "unheard-of", "1984"} <= set(words(""))
     assert "§§" not in words("")
     assert words("zan") == words("Zanz") == words("Zanzibarra", words_only=True) == ["Zanzibarra"]
     assert words("zanx") == words("ZAN") == []
     assert set(words("19")) == {"1984"}
     assert "<unk>" in words("", include_special=True)
     assert [it["word"] for it in append(learning, plain, prefix="zan")["predictions"]] == []
+
+
+def test_a_word_of_several_tokens_comes_back_whole_however_much_of_it_is_typed(learning: TestClient) -> None:
+    session_id = personal(learning, "Mr O’Neillzy and Zog-Zanzibarra, foo-boat. Mr")
+
+    def words(prefix: str) -> list[str]:
+        return [it["word"] for it in append(learning, session_id, prefix=prefix, k=100)["predictions"]]
+
+    for prefix in ("f", "foo", "foo-", "foo-b", "foo-boat"):
+        assert "foo-boat" in words(prefix)
+    for prefix in ("zo", "Zog-", "zog-z", "Zog-Zanz"):
+        assert "Zog-Zanzibarra" in words(prefix)
+    for prefix in ("O’", "O’N", "O'Neill"):
+        assert "O’Neillzy" in words(prefix)
+    assert not {"foo", "Zog"} & set(words(""))
 
 
 def test_every_answer_of_a_personal_session_says_so_and_what_it_remembers(learning: TestClient) -> None:

@@ -37,6 +37,16 @@ def tokens(answer: dict[str, Any]) -> list[str]:
     return [prediction["token"] for prediction in answer["predictions"]]
 
 
+def single(answer: dict[str, Any]) -> list[str]:
+    """Words of one token."""
+    return [token for token in tokens(answer) if " " not in token]
+
+
+def products(*words: str) -> float:
+    """Log-probability of all these tokens after "the"."""
+    return sum(likelihoods("the", *words[:index])[word] for index, word in enumerate(words))
+
+
 def test_the_best_tokens_come_with_the_models_own_probabilities(client: TestClient) -> None:
     answer = predict(client, text="the boats leave the", k=12)
     expected = [(word, value) for word, value in likelihoods("the", "boats", "leave", "the").items()]
@@ -101,15 +111,15 @@ def test_words_only_keeps_special_tokens_out_whatever_else_is_asked(client: Test
 
 def test_a_prefix_in_lower_case_matches_any_case_and_another_its_own(client: TestClient) -> None:
     after = likelihoods("the")
-    assert tokens(predict(client, text="the", prefix="ca", k=9)) == [w for w in after if w in {"captain", "Captain"}]
-    assert tokens(predict(client, text="the", prefix="Ca", k=9)) == ["Captain"]
+    assert single(predict(client, text="the", prefix="ca", k=9)) == [w for w in after if w in {"captain", "Captain"}]
+    assert single(predict(client, text="the", prefix="Ca", k=9)) == ["Captain"]
     assert tokens(predict(client, text="the", prefix="xyz", k=9)) == []
 
 
 def test_a_prefix_selects_and_never_renormalises(client: TestClient) -> None:
-    answer = predict(client, text="the", prefix="le", k=2)
-    expected = [(word, value) for word, value in likelihoods("the").items() if word.startswith("le")][:2]
-    assert [(p["token"], p["log_probability"]) for p in answer["predictions"]] == [
+    answer = predict(client, text="the", prefix="le", k=9)
+    expected = [(word, value) for word, value in likelihoods("the").items() if word.startswith("le")]
+    assert [(p["token"], p["log_probability"]) for p in answer["predictions"] if " " not in p["token"]] == [
         (word, pytest.approx(value, abs=1e-6)) for word, value in expected
     ]
 
@@ -138,3 +148,107 @@ def test_a_long_text_is_read_in_chunks_with_carried_state(client: TestClient) ->
     whole = predict(client, text=text)
     assert whole["token_count"] == 600
     assert tokens(whole) == [word for word in likelihoods(*text.split()) if word not in SPECIAL][:5]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "word", "read"),
+    [
+        ("well-", "well-known", ("well", "@-@", "known")),
+        ("well-k", "well-known", ("well", "@-@", "known")),
+        ("well\u2010k", "well\u2010known", ("well", "@-@", "known")),
+        ("don'", "don't", ("don", "'t")),
+        ("don’", "don’t", ("don", "'t")),
+        ("don’t", "don’t", ("don", "'t")),
+        ("captain’", "Captain’s", ("Captain", "'s")),
+        ("1,", "1,200", ("1", "@,@", "200")),
+        ('"cap', '"captain', ('"', "captain")),
+        ("zzz-ca", "zzz-captain", ("<unk>", "@-@", "captain")),
+    ],
+)
+def test_what_is_typed_beyond_one_token_is_read_and_its_last_part_completed(
+    client: TestClient, prefix: str, word: str, read: tuple[str, ...]
+) -> None:
+    answer = predict(client, text="the", prefix=prefix, k=100)
+    found = {prediction["word"]: prediction for prediction in answer["predictions"]}
+    assert found[word]["token"] == " ".join(read)
+    assert found[word]["log_probability"] == pytest.approx(products(*read), abs=1e-5)
+    values = [prediction["log_probability"] for prediction in answer["predictions"]]
+    assert values == sorted(values, reverse=True)
+    assert len(found) == len(values)
+    assert all(VOCABULARY.tokenise(shown).ids.tolist() == ids_of(it["token"]) for shown, it in found.items())
+
+
+def ids_of(written: str) -> list[int]:
+    return [VOCABULARY.id_of(word) for word in written.split()]
+
+
+def test_a_word_that_often_goes_on_is_shown_as_it_goes_on_too() -> None:
+    """The engine holds "'t" certain after anything and everywhere: half of all that comes."""
+
+    def contracting(size: int) -> NumpyEngine:
+        engine = NumpyEngine(size)
+        engine.bias[VOCABULARY.id_of("'t")] += 20
+        return engine
+
+    with serving(fake_model(build=contracting)) as client:
+        shown = predict(client, text="the", prefix="do", k=4)["predictions"]
+    assert [prediction["word"] for prediction in shown] == ["don", "don't"]
+    assert shown[1]["log_probability"] == pytest.approx(shown[0]["log_probability"], abs=1e-3)
+
+
+def test_an_end_that_is_not_begun_is_shown_only_where_it_is_likely(client: TestClient) -> None:
+    for word in ("captain", "harbour", "don", "sea"):
+        after = likelihoods("the", word)
+        joined = {token.split()[1] for token in tokens(predict(client, text="the", prefix=word, k=100)) if " " in token}
+        assert joined == {clitic for clitic in ("'s", "'t") if after[clitic] >= np.log(0.05)}
+
+
+def test_looking_ahead_is_one_call_of_the_engine_and_none_without_a_prefix() -> None:
+    engine = NumpyEngine(len(VOCABULARY))
+    with serving(fake_model(build=lambda _: engine)) as client:
+        predict(client, text="the harbour")
+        engine.calls.clear()
+        predict(client, text="the harbour")
+        assert engine.calls == []
+        predict(client, text="the harbour", prefix="ca")
+        assert len(engine.calls) == 1
+        predict(client, text="the harbour", prefix="xyz")
+        assert len(engine.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "written"),
+    [
+        ("", "the", "the"),
+        ("the", "captain", " captain"),
+        ("the\n", "captain", "captain"),
+        ("well", "@-@", "-"),
+        ("the captain", ",", ","),
+        ("well @-@", "known", "known"),
+        ('he said , "', "the", "the"),
+        ('he said , " the sea', '"', '"'),
+        ("he said ,", '"', ' "'),
+        ("the captain", "'s", "'s"),
+        ("the", "<eos>", "\n"),
+    ],
+)
+def test_a_prediction_says_what_it_adds_to_the_text(client: TestClient, text: str, token: str, written: str) -> None:
+    shown = {it["token"]: it for it in predict(client, text=text, k=100, include_special=True)["predictions"]}
+    assert shown[token]["text"] == written
+
+
+def test_a_completion_is_written_in_place_of_its_prefix(client: TestClient) -> None:
+    def texts(text: str, prefix: str) -> dict[str, str]:
+        return {it["word"]: it["text"] for it in predict(client, text=text, prefix=prefix, k=100)["predictions"]}
+
+    assert texts("the", "well-k")["well-known"] == " well-known"
+    assert texts("", "well-k")["well-known"] == "well-known"
+    assert texts("the", "ca")["captain"] == " captain"
+
+
+def test_a_joiner_is_read_again_by_its_token(client: TestClient) -> None:
+    joiner = next(it for it in predict(client, text="well", k=100)["predictions"] if it["token"] == "@-@")
+    assert predict(client, text=f"well {joiner['token']}", k=3) == predict(client, text="well @-@", k=3)
+    as_read = client.post("/perplexity", json={"text": f"well {joiner['token']} known", "return_tokens": True}).json()
+    whole = client.post("/perplexity", json={"text": f"well{joiner['text']}known", "return_tokens": True}).json()
+    assert as_read["perplexity"] == whole["perplexity"]

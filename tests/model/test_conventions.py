@@ -243,3 +243,47 @@ def test_time_grows_with_the_length_of_a_word_without_blanks(vocabulary: Vocabul
     seconds(1_000)
     # Sixteen times the length; quadratic would take 256 times the time. A small constant forgives the clock.
     assert seconds(64_000) < 64 * seconds(4_000) + 0.05
+
+
+@pytest.mark.parametrize(
+    ("typed", "tokens", "places"),
+    [
+        ("har\u00adbour", "harbour", ["har\u00adbour"]),
+        ("ﬁrst-", "first-", ["ﬁrst-"]),
+        ("\ufeffThe\u200b,", "The ,", ["\ufeffThe\u200b", ","]),
+        ("north\u2060-\u200bwe\u00adst", "north @-@ west", ["north\u2060", "-\u200b", "we\u00adst"]),
+        ("saﬄors\u200d ﬁrst\u200c-", "[saﬄors\u200d] first-", ["saﬄors\u200d", "ﬁrst\u200c-"]),
+        ("didn\u00ad't", "didn 't", ["didn\u00ad", "'t"]),
+        ("\u00ad\u200b", "[\u00ad\u200b]", ["\u00ad\u200b"]),
+    ],
+)
+def test_what_is_not_seen_is_left_out_and_a_ligature_is_its_letters(typed: str, tokens: str, places: list[str]) -> None:
+    assert readable(WIKITEXT, typed) == tokens
+    found = WIKITEXT.tokenise(typed)
+    assert [typed[start:end] for start, end in zip(found.starts, found.ends, strict=True)] == places
+
+
+def test_every_convention_leaves_out_what_is_not_seen() -> None:
+    assert readable(PTB, "direc\u00adtors\u200b' proﬁt\ufeff!") == "directors ' profit"
+    assert readable(PLAIN, "the bar\u00adque; \ufeffwell\u200b-known") == "the barque ; well @-@ known"
+    assert list(words_of("co\u00adoperate ﬁnd\u200b, \ufeffwell", Convention.PLAIN)) == [
+        "cooperate",
+        "find",
+        ",",
+        "well",
+    ]
+
+
+def test_joiners_that_mean_something_stay() -> None:
+    text = "می\u200cخواهم 👨\u200d🚀"
+    vocabulary = Vocabulary.from_lines([text], Convention.PLAIN)
+    assert set(text.split()) <= set(vocabulary.words)
+    assert readable(vocabulary, text) == text
+
+
+def test_a_word_that_the_vocabulary_has_as_it_is_stays_so() -> None:
+    for convention in (Convention.WIKITEXT, Convention.PTB):
+        vocabulary = Vocabulary(["<eos>", "<unk>", "\ufeff", "eﬃcient", "co\u00adop", "efficient"], convention)
+        assert (
+            readable(vocabulary, "\ufeff eﬃcient co\u00adop e\u00adfficient") == "\ufeff eﬃcient co\u00adop efficient"
+        )

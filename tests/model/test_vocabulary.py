@@ -18,7 +18,7 @@ EVERY = pytest.mark.parametrize("vocabulary", [WIKITEXT, PTB, PLAIN], ids=["wiki
 # Any code point, lone surrogates too, and what the conventions look for, with and without blanks between.
 fragments = st.sampled_from(
     [
-        *" \n\t\r\u00a0\u2028.,-'\"’“…–!$%<>@N1s",
+        *" \n\t\r\u00a0\u2028.,-'\"’“…–!$%<>@N1s\u00ad\u200b\u200d\ufeffﬁﬄ",
         "don't",
         "<unk>",
         "<eos>",

@@ -78,6 +78,22 @@ def test_a_chip_is_taken_by_the_pointer_too_and_the_caret_is_after_it(watched: W
     watched.expect_suggestions(service, f"{SENTENCE}States of")
 
 
+def test_a_word_that_touches_what_is_before_it_takes_the_place_of_the_blank(watched: Watched, service: Service) -> None:
+    watched.type("It was the first of Ireland ")
+    predictions = ask(service, "/predict", text="It was the first of Ireland", k=5, words_only=True)["predictions"]
+    clitic = [prediction["text"] for prediction in predictions].index("'s")
+    watched.expect_suggestions(service, "It was the first of Ireland ")
+    watched.press(str(clitic + 1))
+    expect(watched.text).to_have_value("It was the first of Ireland's ")
+
+
+def test_a_contraction_is_completed_as_it_is_typed(watched: Watched, service: Service) -> None:
+    watched.type("I don’")
+    watched.expect_suggestions(service, "I don’")
+    watched.press("1")
+    expect(watched.text).to_have_value("I don’t ")
+
+
 def test_words_of_the_users_own_are_suggested_where_they_are_to_be_learnt_and_nowhere_else(
     watched: Watched, service: Service
 ) -> None:

@@ -26,8 +26,9 @@ help: ## list the targets
 serve: $(VENV)/.serve ## serve the bundled model on 127.0.0.1:8000 (PORT= changes it)
 	PRU_PORT=$(PORT) $(PRU) serve
 
-test: $(VENV)/.dev ## run the tests (ARGS="tests/model -k sequence" chooses)
-	$(PY) -m pytest $(ARGS)
+# A file's tests share what is slow to make, and so a process.
+test: $(VENV)/.dev ## run the tests, a process for each core (ARGS="tests/model -k sequence" chooses)
+	$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-gpu: $(DEV) ## run the tests that need a GPU (PY=python3 names an interpreter with its packages)
 	PRU_TEST_DEVICE=cuda $(PY) -m pytest -m gpu --durations=10 --junit-xml=test-gpu.xml $(ARGS)

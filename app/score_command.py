@@ -162,7 +162,13 @@ def score_command(
             sheet.end(whole)
         if isinstance(sheet, Tsv):
             if out is not None:
-                options = {"each_line": each_line, "keep_blank_lines": keep_blank_lines, "include_eos": include_eos}
+                options = {
+                    "each_line": each_line,
+                    "keep_blank_lines": keep_blank_lines,
+                    "include_eos": include_eos,
+                    "oov_penalty": oov_penalty,
+                    "entropy": entropy,
+                }
                 _record(out, {"model": model.model_dump(), "files": [name for name, _ in texts], **options}, whole)
             _say(model.name, model.precision, f"{sheet.count:,} {sheet.rows}", whole)
 

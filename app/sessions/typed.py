@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.admission import Claim
 from app.models.running import RunningModel
 from app.personal import Adaptation
 from app.reader import Reader, aside
@@ -16,7 +17,7 @@ from app.session_schemas import AppendRequest, CreateRequest
 from app.sessions import adapting, cursor
 from app.sessions.cursor import Cursor
 from app.sessions.memory import OwnWord, own_words_of
-from app.suggestions import Claim, Place
+from app.suggestions import Place
 from model.vocabulary import Tokens
 
 

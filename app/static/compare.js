@@ -1,11 +1,15 @@
 /**
- * Sentences beside each other: the perplexity of each as a bar.
+ * Sentences beside each other: the perplexity of each as a bar. The likeliest is told by scores in which an unknown word
+ * costs something: by perplexity alone a misspelt word would often win.
  */
 
 import { Refusal, ask, model, persist } from "./api.js";
 import { Notice } from "./notice.js";
 import { figure, make, whole } from "./page.js";
 import { wellFormed } from "./text.js";
+
+/** Nats for each unknown token, as the documentation's page on ranking recommends. */
+const PENALTY = { "oov_penalty": 6 };
 
 export class Comparison {
   #area;
@@ -37,7 +41,7 @@ export class Comparison {
     if (wrong) return notice.say(wrong, "error");
     notice.say("Comparing…");
     try {
-      const answer = await persist(() => ask("POST", "perplexity", { texts, ...model }, { signal }), notice, signal);
+      const answer = await persist(() => ask("POST", "perplexity", { texts, ...PENALTY, ...model }, { signal }), notice, signal);
       notice.clear();
       this.#show(texts, answer.results);
     } catch (error) {
@@ -52,7 +56,7 @@ export class Comparison {
     if (!limits) return null;
     if (texts.length > limits.texts)
       return `These are ${whole(texts.length)} lines, and the server compares ${whole(limits.texts)} at once: take some out.`;
-    const bytes = new Blob([JSON.stringify({ texts })]).size;
+    const bytes = new Blob([JSON.stringify({ texts, ...PENALTY, ...model })]).size;
     if (bytes > limits.body_bytes)
       return `This is ${whole(bytes)} bytes, and the server takes ${whole(limits.body_bytes)} at once: take some out.`;
     return null;
@@ -60,12 +64,13 @@ export class Comparison {
 
   #show(texts, results) {
     const most = Math.max(...results.map((result) => result.perplexity ?? 0));
-    const least = Math.min(...results.map((result) => result.perplexity ?? Infinity));
+    const scores = results.map((result) => (result.token_count ? result.score / result.token_count : -Infinity));
+    const likeliest = Math.max(...scores);
     this.#rows.replaceChildren(
       ...results.map((result, index) => {
         const bar = make("span", { className: "bar", ariaHidden: "true" });
         bar.style.inlineSize = `${(100 * (result.perplexity ?? 0)) / most}%`;
-        const best = results.length > 1 && result.perplexity === least;
+        const best = results.length > 1 && scores[index] === likeliest;
         const unknown = result.oov_count ? `, ${whole(result.oov_count)} unknown` : "";
         const row = make(
           "tr", { className: best ? "best" : "" },

@@ -102,7 +102,7 @@ def test_the_record_is_of_the_bundle_in_the_repository_and_its_penalty_is_right_
     assert not {result["text"] for result in found["chosen on"]} & {result["text"] for result in found["measured on"]}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/http.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/http.md", "app/static/compare.js"])
 def test_pages_recommend_the_penalty_of_the_record(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert f'"oov_penalty": {record()["oov_penalty"]}' in text

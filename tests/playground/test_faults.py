@@ -203,7 +203,7 @@ def test_a_refusal_is_told_as_the_server_told_it_and_the_text_is_kept(open_page:
         told = watched.page.locator("#compare-told")
         for text, said in {
             "a\nb\nc": "These are 3 lines, and the server compares 2 at once",
-            "a" * 200: "This is 214 bytes, and the server takes 200 at once",
+            "a" * 200: "This is 230 bytes, and the server takes 200 at once",
             "a b c d e f g h i": "The server refused this: the request has more than 8 tokens",
         }.items():
             watched.page.locator("#sentences").fill(text)

@@ -31,6 +31,13 @@ MAX_SEED = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
 Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+
+
+def _in_a_list(value: object) -> object:
+    """One text as a list of it: errors of a choice between the two would name neither."""
+    return [value] if isinstance(value, str) else value
+
+
 Position = Annotated[int, Field(ge=0), BeforeValidator(whole)]
 ExpectedPosition = Annotated[
     Position | None, Field(description="Refuse with 409, and change nothing, unless the session stands here.")
@@ -79,21 +86,19 @@ class ContinueRequest(Request):
         BeforeValidator(whole),
     ] = None
     stop: Annotated[
-        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)],
+        list[Stop],
         Field(
             default_factory=list,
+            max_length=MAX_STOPS,
+            fail_fast=True,
             description="Texts before which to end: before the word in which one begins. A newline is a line's end.",
         ),
+        BeforeValidator(_in_a_list, json_schema_input_type=Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)]),
     ]
     include_unk: Annotated[bool, Field(description="Let <unk> be written.")] = False
     stream: Annotated[bool, Field(description="Server-sent events `token` … `done` instead of one answer.")] = False
     commit: Annotated[bool, Field(description="Whether the session goes on after the words written.")] = True
     expected_position: ExpectedPosition = None
-
-    @property
-    def stops(self) -> list[str]:
-        """The texts to end before."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop
 
 
 class Personal(Answer):

@@ -53,7 +53,7 @@ def generation_of(
         Sampler(request.temperature, request.top_k, request.top_p, seed),
         banned,
         never_first(vocabulary, banned, at_start=cursor.position == 0),
-        request.stops,
+        request.stop,
         REWINDABLE + 1,
         recalled(reader, cursor, adaptation),
     )

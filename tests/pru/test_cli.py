@@ -185,7 +185,7 @@ def test_bash_completes_names_of_commands_and_loads_none() -> None:
 
 
 def test_bash_completes_options_and_values() -> None:
-    assert completed("score", "--e") == ["--each-line", "--eos"]
+    assert completed("score", "--e") == ["--each-line", "--eos", "--entropy"]
     assert completed("serve", "--engine", "onnx", refused="torch,fastapi") == ["onnx-cuda", "onnx"]
     assert "--preset" in completed("train", "--pre", refused="fastapi")
     expected = [name for name in PRESETS if name.startswith("awd-pru-g4")]

@@ -1,6 +1,6 @@
 /**
- * Sentences beside each other: the perplexity of each as a bar. The likeliest is told by scores in which an unknown word
- * costs something: by perplexity alone a misspelt word would often win.
+ * Sentences beside each other: the perplexity of each as a bar. Unknown words cost something in it: a misspelt word would
+ * often win by the model's own, in which all of them share one probability.
  */
 
 import { Refusal, ask, model, persist } from "./api.js";
@@ -63,23 +63,23 @@ export class Comparison {
   }
 
   #show(texts, results) {
-    const most = Math.max(...results.map((result) => result.perplexity ?? 0));
-    const scores = results.map((result) => (result.token_count ? result.score / result.token_count : -Infinity));
-    const likeliest = Math.max(...scores);
+    const perplexities = results.map(({ score, token_count }) => (token_count ? Math.exp(-score / token_count) : null));
+    const most = Math.max(...perplexities.map((perplexity) => perplexity ?? 0));
+    const least = Math.min(...perplexities.map((perplexity) => perplexity ?? Infinity));
     this.#rows.replaceChildren(
       ...results.map((result, index) => {
         const bar = make("span", { className: "bar", ariaHidden: "true" });
-        bar.style.inlineSize = `${(100 * (result.perplexity ?? 0)) / most}%`;
-        const best = results.length > 1 && scores[index] === likeliest;
+        bar.style.inlineSize = `${(100 * (perplexities[index] ?? 0)) / most}%`;
+        const best = results.length > 1 && perplexities[index] === least;
         const unknown = result.oov_count ? `, ${whole(result.oov_count)} unknown` : "";
         const row = make(
           "tr", { className: best ? "best" : "" },
           make("th", { scope: "row" }, make("span", { textContent: texts[index], dir: "auto" }), bar),
           make("td", {},
-            make("b", { textContent: figure(result.perplexity) }),
+            make("b", { textContent: figure(perplexities[index]) }),
             make("small", { textContent: `${best ? "likeliest, " : ""}${whole(result.token_count)} tokens${unknown}` })),
         );
-        row.dataset.perplexity = result.perplexity;
+        row.dataset.perplexity = perplexities[index];
         return row;
       }),
     );

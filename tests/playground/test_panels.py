@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import httpx2
@@ -102,25 +103,28 @@ def test_fields_out_of_their_range_are_not_sent(watched: Watched) -> None:
     expect(watched.text).to_have_value(START)
 
 
-def test_sentences_are_compared_by_their_perplexity(watched: Watched, service: Service) -> None:
+def test_sentences_are_compared_by_their_perplexity_in_which_an_unknown_word_costs_more(
+    watched: Watched, service: Service
+) -> None:
     texts = ["The film was released in the United States .", "The film was released in the United banana .", "Zzyzx"]
     watched.page.locator("#sentences").fill("\n".join([*texts[:2], "  ", texts[2]]))
     watched.page.locator("#compare-button").click()
     rows = watched.page.locator("#bars-rows tr")
     expect(rows).to_have_count(3)
-    results = ask(service, "/perplexity", texts=texts)["results"]
+    results = ask(service, "/perplexity", texts=texts, oov_penalty=6)["results"]
     found = rows.evaluate_all("(rows) => rows.map((row) => Number(row.dataset.perplexity))")
-    assert found == [result["perplexity"] for result in results]
+    assert found == pytest.approx([math.exp(-result["score"] / result["token_count"]) for result in results])
+    assert found[:2] == pytest.approx([result["perplexity"] for result in results[:2]])
     assert rows.locator("th span:first-child").all_inner_texts() == texts
     shown = [float(text.replace(",", "")) for text in rows.locator("td b").all_inner_texts()]
     assert shown == pytest.approx(found, rel=0.01)
     widths = rows.locator(".bar").evaluate_all("(bars) => bars.map((bar) => bar.getBoundingClientRect().width)")
     assert [width / max(widths) for width in widths] == pytest.approx([it / max(found) for it in found], abs=0.01)
-    expect(watched.page.locator("#bars-rows .best th span:first-child")).to_have_text(texts[:1])
+    expect(watched.page.locator("#bars-rows .best th span:first-child")).to_have_text([texts[found.index(min(found))]])
     expect(rows.nth(2).locator("small")).to_contain_text("1 unknown")
 
 
-def test_a_misspelt_sentence_is_not_the_likeliest_though_its_perplexity_is_lower(
+def test_a_misspelt_sentence_is_not_the_likeliest_though_its_own_perplexity_is_lower(
     watched: Watched, service: Service
 ) -> None:
     texts = ["He lives in Paris.", "He lives in Parjs."]
